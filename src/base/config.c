@@ -1,0 +1,273 @@
+/* config - the table of keys, the reading of `.env`, and the environment over it. */
+#include "base/config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ENV_FILE_MAX (256 * 1024)
+
+static const struct key {
+    const char *name, *value, *comment;
+} keys[] = {
+    {"TROUPE_LISTEN", "127.0.0.1:8080", "Where the gateway listens: address:port (port 0: any free one, told in the log)."},
+    {"TROUPE_METRICS_LISTEN", "", "Where roles without HTTP of their own serve /metrics; empty: nowhere."},
+    {"TROUPE_BROKER", "sqlite:data/queue.db", "The queues between the roles."},
+    {"TROUPE_HISTORY", "sqlite:data/history.db", "Chats and turns, sealed."},
+    {"TROUPE_CATALOGUE", "sqlite:data/catalogue.db", "Users and characters."},
+    {"TROUPE_REGISTRY", "memory:", "Workers, connections, recent context, rate limits: all of it can be rebuilt."},
+    {"TROUPE_MEDIA", "file:data/media", "Pictures and sound (not served yet)."},
+    {"TROUPE_ENGINE", "llama:.deps/models/SmolLM2-135M-Instruct.Q4_1.gguf",
+     "What writes the replies, several in order of fallback, comma-separated: llama:PATH of a GGUF. "
+     "stub: answers without a model (?delay_ms=&gap_ms=), for tests."},
+    {"TROUPE_MASTER_KEY_FILE", "data/master.key", "The key that seals the data keys; made on first start. Keep a copy of it apart from the data."},
+    {"TROUPE_CONTEXT_MESSAGES", "20", "How many recent messages a reply is written from, at least (up to twice that)."},
+    {"TROUPE_MAX_TOKENS", "256", "Longest reply, in tokens."},
+    {"TROUPE_TEMPERATURE", "0.8", "0 to 2; 0 always takes the likeliest token."},
+    {"TROUPE_THREADS", "0", "Threads of the llama engine; 0: as many as there are free cores."},
+    {"TROUPE_CONTEXT_TOKENS", "4096", "Longest prompt and reply together, in tokens."},
+    {"TROUPE_KV_MIB", "512", "Memory for the kept state of chats, in MiB."},
+    {"TROUPE_GENERATE_SECONDS", "120", "An engine that gives no sign of life for so long has failed."},
+    {"TROUPE_ORIGINS", "", "Allowed Origins of browsers, comma-separated; empty: the listener's own address, localhost, [::1]."},
+    {"TROUPE_RATE_USER", "60", "Messages a minute a user; 0: no limit."},
+    {"TROUPE_RATE_ADDRESS", "600", "Messages a minute an address; 0: no limit."},
+    {"TROUPE_TEXT_MAX", "8000", "Longest message, in characters."},
+    {"TROUPE_QUEUE_MAX", "10000", "Turns under way; past it a message is answered with `overloaded`."},
+    {"TROUPE_CONNECTIONS_MAX", "18000", "Connections of the gateway at once (at most the open files of the process allow)."},
+    {"TROUPE_SEND_BUFFER_KIB", "256", "What may wait for a slow reader: deltas are dropped first, then the connection."},
+    {"TROUPE_IDLE_SECONDS", "300", "A connection that answers no ping for so long is closed."},
+    {"TROUPE_WORKER_TTL_MS", "10000", "How long a worker counts as alive after its last sign of life."},
+    {"TROUPE_DRAIN_SECONDS", "20", "How long a stop waits for what is under way."},
+    {"TROUPE_LOG_LEVEL", "info", "debug, info, warn, error."},
+};
+#define KEYS (sizeof keys / sizeof keys[0])
+
+struct config {
+    char *value[KEYS]; /* NULL: not set */
+};
+
+static size_t key_index(const char *name, size_t len)
+{
+    size_t i;
+
+    for (i = 0; i < KEYS; i++)
+        if (strlen(keys[i].name) == len && memcmp(keys[i].name, name, len) == 0)
+            break;
+    return i;
+}
+
+/* Levenshtein's distance, for "did you mean". */
+static size_t distance(const char *a, size_t n, const char *b)
+{
+    size_t row[128];
+    const size_t m = strlen(b);
+
+    if (m >= 127)
+        return 127;
+    for (size_t j = 0; j <= m; j++)
+        row[j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        size_t diagonal = row[0];
+
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            size_t best = diagonal + (a[i - 1] != b[j - 1]);
+
+            diagonal = row[j];
+            if (row[j] + 1 < best)
+                best = row[j] + 1;
+            if (row[j - 1] + 1 < best)
+                best = row[j - 1] + 1;
+            row[j] = best;
+        }
+    }
+    return row[m];
+}
+
+static const char *nearest(const char *name, size_t len)
+{
+    size_t best = 0, best_distance = SIZE_MAX;
+
+    for (size_t i = 0; i < KEYS; i++) {
+        const size_t d = distance(name, len, keys[i].name);
+
+        if (d < best_distance) {
+            best_distance = d;
+            best = i;
+        }
+    }
+    return keys[best].name;
+}
+
+static enum tr_rc set(struct config *c, size_t i, const char *value, size_t len, struct tr_err *err)
+{
+    char *copy = strndup(value, len);
+
+    if (copy == NULL)
+        return tr_fail(err, TR_NOMEM, "configuration");
+    free(c->value[i]);
+    c->value[i] = copy;
+    return TR_OK;
+}
+
+/* KEY=value, # comments; a value may stand in quotes. */
+static enum tr_rc read_line(struct config *c, const char *path, size_t number, const char *line, size_t len,
+                            struct tr_err *err)
+{
+    const char *eq, *value;
+    size_t key_len, value_len, i;
+
+    while (len > 0 && isspace((unsigned char)line[len - 1]))
+        len--;
+    while (len > 0 && isspace((unsigned char)*line)) {
+        line++;
+        len--;
+    }
+    if (len == 0 || *line == '#')
+        return TR_OK;
+    eq = memchr(line, '=', len);
+    if (eq == NULL)
+        return tr_fail(err, TR_INVALID, "%s line %zu: expected KEY=value", path, number);
+    key_len = (size_t)(eq - line);
+    value = eq + 1;
+    value_len = len - key_len - 1;
+    if (value_len >= 2 && (*value == '"' || *value == '\'') && value[value_len - 1] == *value) {
+        value++;
+        value_len -= 2;
+    }
+    i = key_index(line, key_len);
+    if (i < KEYS)
+        return set(c, i, value, value_len, err);
+    if (key_len > 7 && key_len < 64 && memcmp(line, "TROUPE_", 7) == 0)
+        return tr_fail(err, TR_INVALID, "%s line %zu: unknown key %.*s; did you mean %s?", path, number, (int)key_len,
+                       line, nearest(line, key_len));
+    return TR_OK; /* other programs' keys may stand there */
+}
+
+static enum tr_rc read_file(struct config *c, const char *path, struct tr_err *err)
+{
+    FILE *f = fopen(path, "re");
+    char *text = NULL;
+    size_t len, number = 1;
+    enum tr_rc rc = TR_OK;
+
+    if (f == NULL)
+        return errno == ENOENT ? TR_OK : tr_fail(err, TR_INVALID, "%s: %s", path, strerror(errno));
+    text = malloc(ENV_FILE_MAX + 1);
+    len = text != NULL ? fread(text, 1, ENV_FILE_MAX + 1, f) : 0;
+    fclose(f);
+    if (text == NULL)
+        return tr_fail(err, TR_NOMEM, "configuration");
+    if (len > ENV_FILE_MAX)
+        rc = tr_fail(err, TR_INVALID, "%s: larger than %d bytes", path, ENV_FILE_MAX);
+    for (size_t at = 0; rc == TR_OK && at < len; number++) {
+        const char *const end = memchr(text + at, '\n', len - at);
+        const size_t line = end != NULL ? (size_t)(end - (text + at)) : len - at;
+
+        rc = read_line(c, path, number, text + at, line, err);
+        at += line + 1;
+    }
+    free(text);
+    return rc;
+}
+
+extern char **environ;
+
+static enum tr_rc read_environment(struct config *c, struct tr_err *err)
+{
+    for (char **e = environ; *e != NULL; e++) {
+        const char *const eq = strchr(*e, '=');
+        size_t len, i;
+        enum tr_rc rc;
+
+        if (eq == NULL)
+            continue;
+        len = (size_t)(eq - *e);
+        i = key_index(*e, len);
+        if (i < KEYS) {
+            rc = set(c, i, eq + 1, strlen(eq + 1), err);
+            if (rc != TR_OK)
+                return rc;
+        } else if (len > 7 && len < 64 && memcmp(*e, "TROUPE_", 7) == 0 && memcmp(*e, "TROUPE_TEST_", 12) != 0 &&
+                   memcmp(*e, "TROUPE_E2E_", 11) != 0) {
+            return tr_fail(err, TR_INVALID, "environment: unknown key %.*s; did you mean %s?", (int)len, *e,
+                           nearest(*e, len));
+        }
+    }
+    return TR_OK;
+}
+
+enum tr_rc config_load(const char *path, struct config **ret_config, struct tr_err *err)
+{
+    struct config *c = calloc(1, sizeof *c);
+    enum tr_rc rc;
+
+    if (c == NULL)
+        return tr_fail(err, TR_NOMEM, "configuration");
+    rc = read_file(c, path, err);
+    if (rc == TR_OK)
+        rc = read_environment(c, err);
+    if (rc == TR_OK) {
+        *ret_config = c;
+        c = NULL;
+    }
+    config_free(c);
+    return rc;
+}
+
+void config_free(struct config *config)
+{
+    if (config == NULL)
+        return;
+    for (size_t i = 0; i < KEYS; i++)
+        free(config->value[i]);
+    free(config);
+}
+
+static size_t known(const char *key)
+{
+    const size_t i = key_index(key, strlen(key));
+
+    if (i == KEYS)
+        abort(); /* our own mistake: a key that is not in the table */
+    return i;
+}
+
+bool config_is_set(const struct config *config, const char *key)
+{
+    return config->value[known(key)] != NULL;
+}
+
+const char *config_str(const struct config *config, const char *key)
+{
+    const size_t i = known(key);
+
+    return config->value[i] != NULL ? config->value[i] : keys[i].value;
+}
+
+enum tr_rc config_u64(const struct config *config, const char *key, uint64_t min, uint64_t max, uint64_t *ret_value,
+                      struct tr_err *err)
+{
+    const char *const text = config_str(config, key);
+    char *end = NULL;
+    unsigned long long v;
+
+    errno = 0;
+    v = strtoull(text, &end, 10);
+    if (!isdigit((unsigned char)text[0]) || *end != '\0' || errno != 0 || v < min || v > max)
+        return tr_fail(err, TR_INVALID, "%s: '%.40s' is not a whole number from %llu to %llu", key, text,
+                       (unsigned long long)min, (unsigned long long)max);
+    *ret_value = v;
+    return TR_OK;
+}
+
+void config_print_example(void *file)
+{
+    FILE *const f = file;
+
+    fputs("# Every key of Troupe with its default. Copy to .env and change what you need; a variable that is set wins.\n", f);
+    for (size_t i = 0; i < KEYS; i++)
+        fprintf(f, "\n# %s\n#%s=%s\n", keys[i].comment, keys[i].name, keys[i].value);
+}

@@ -1,0 +1,261 @@
+/*
+ * loop - libuv's loop with deferred calls, posts from other threads, and timers.
+ * Posted and deferred calls are run by one async handle's callback; deferred ones also keep an idle handle awake, so that
+ * the loop does not sleep before them.
+ */
+#include "base/loop.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <uv.h>
+
+struct call_list {
+    struct loop_call *first, *last;
+};
+
+struct loop {
+    uv_loop_t uv;
+    uv_async_t wake;
+    uv_check_t check; /* runs the deferred calls of this round */
+    uv_idle_t idle;   /* active while calls are deferred: the poll must not block */
+    struct call_list deferred;
+    struct call_list running; /* taken from one of the other two, being called */
+    pthread_mutex_t lock; /* guards posted */
+    struct call_list posted;
+    size_t timers;
+    bool stop;
+};
+
+struct loop_timer {
+    uv_timer_t uv;
+    struct loop *loop;
+    void (*fn)(void *ctx);
+    void *ctx;
+    uint64_t repeat_ms;
+};
+
+static void list_add(struct call_list *l, struct loop_call *first, struct loop_call *last)
+{
+    last->next = NULL;
+    if (l->first == NULL)
+        l->first = first;
+    else
+        l->last->next = first;
+    l->last = last;
+}
+
+/* Call what is in `running` until it is empty; a call may call loop_drain(), which goes on with the rest. */
+static void run_calls(struct loop *loop)
+{
+    while (loop->running.first != NULL) {
+        struct loop_call *call = loop->running.first;
+
+        loop->running.first = call->next; /* the call may free itself */
+        call->fn(call);
+    }
+}
+
+static bool take_deferred(struct loop *loop)
+{
+    loop->running = loop->deferred;
+    loop->deferred = (struct call_list){0};
+    return loop->running.first != NULL;
+}
+
+static bool take_posted(struct loop *loop)
+{
+    pthread_mutex_lock(&loop->lock);
+    loop->running = loop->posted;
+    loop->posted = (struct call_list){0};
+    pthread_mutex_unlock(&loop->lock);
+    return loop->running.first != NULL;
+}
+
+static void on_wake(uv_async_t *async)
+{
+    struct loop *loop = async->data;
+
+    if (take_posted(loop))
+        run_calls(loop);
+}
+
+static void on_check(uv_check_t *check)
+{
+    struct loop *loop = check->data;
+
+    if (take_deferred(loop))
+        run_calls(loop); /* what these defer runs in the next round: I/O gets its turn in between */
+    if (loop->deferred.first == NULL)
+        uv_idle_stop(&loop->idle);
+}
+
+static void on_idle(uv_idle_t *idle)
+{
+    (void)idle; /* its being active is all it is for */
+}
+
+enum tr_rc loop_new(struct loop **ret_loop, struct tr_err *err)
+{
+    struct loop *loop = calloc(1, sizeof *loop);
+    int r;
+
+    if (loop == NULL)
+        return tr_fail(err, TR_NOMEM, "loop");
+    r = uv_loop_init(&loop->uv);
+    if (r != 0) {
+        free(loop);
+        return tr_fail(err, TR_TRANSIENT, "event loop: %s", uv_strerror(r));
+    }
+    r = uv_async_init(&loop->uv, &loop->wake, on_wake);
+    if (r != 0) {
+        uv_loop_close(&loop->uv);
+        free(loop);
+        return tr_fail(err, TR_TRANSIENT, "event loop: %s", uv_strerror(r));
+    }
+    pthread_mutex_init(&loop->lock, NULL);
+    uv_check_init(&loop->uv, &loop->check);
+    uv_idle_init(&loop->uv, &loop->idle);
+    loop->wake.data = loop->check.data = loop;
+    uv_check_start(&loop->check, on_check);
+    uv_unref((uv_handle_t *)&loop->check);
+    *ret_loop = loop;
+    return TR_OK;
+}
+
+void loop_free(struct loop *loop)
+{
+    int r;
+
+    if (loop == NULL)
+        return;
+    assert(loop->timers == 0);
+    assert(loop->deferred.first == NULL && loop->posted.first == NULL);
+    uv_close((uv_handle_t *)&loop->wake, NULL);
+    uv_close((uv_handle_t *)&loop->check, NULL);
+    uv_close((uv_handle_t *)&loop->idle, NULL);
+    while (uv_run(&loop->uv, UV_RUN_NOWAIT) != 0)
+        continue; /* closing handles end in the next rounds */
+    r = uv_loop_close(&loop->uv);
+    assert(r == 0);
+    (void)r;
+    pthread_mutex_destroy(&loop->lock);
+    free(loop);
+}
+
+void loop_run(struct loop *loop)
+{
+    loop->stop = false;
+    while (!loop->stop)
+        uv_run(&loop->uv, UV_RUN_ONCE);
+}
+
+void loop_stop(struct loop *loop)
+{
+    loop->stop = true;
+    uv_async_send(&loop->wake);
+}
+
+uint64_t loop_now_ms(const struct loop *loop)
+{
+    return uv_now(&loop->uv);
+}
+
+void loop_defer(struct loop *loop, struct loop_call *call)
+{
+    if (loop->deferred.first == NULL)
+        uv_idle_start(&loop->idle, on_idle);
+    list_add(&loop->deferred, call, call);
+}
+
+void loop_post_all(struct loop *loop, struct loop_call *first, struct loop_call *last)
+{
+    bool wake;
+
+    pthread_mutex_lock(&loop->lock);
+    wake = loop->posted.first == NULL;
+    list_add(&loop->posted, first, last);
+    pthread_mutex_unlock(&loop->lock);
+    if (wake)
+        uv_async_send(&loop->wake);
+}
+
+void loop_post(struct loop *loop, struct loop_call *call)
+{
+    loop_post_all(loop, call, call);
+}
+
+void loop_drain(struct loop *loop)
+{
+    do
+        run_calls(loop);
+    while (take_deferred(loop) || take_posted(loop));
+}
+
+static void on_timer(uv_timer_t *uv)
+{
+    struct loop_timer *t = uv->data;
+
+    t->fn(t->ctx);
+}
+
+enum tr_rc timer_start(struct loop *loop, uint64_t ms, uint64_t repeat_ms, void (*fn)(void *ctx), void *ctx,
+                       struct loop_timer **ret_timer)
+{
+    struct loop_timer *t = calloc(1, sizeof *t);
+
+    if (t == NULL)
+        return TR_NOMEM;
+    t->loop = loop;
+    t->fn = fn;
+    t->ctx = ctx;
+    t->repeat_ms = repeat_ms;
+    uv_timer_init(&loop->uv, &t->uv);
+    t->uv.data = t;
+    uv_timer_start(&t->uv, on_timer, ms, repeat_ms);
+    loop->timers++;
+    *ret_timer = t;
+    return TR_OK;
+}
+
+void timer_again(struct loop_timer *timer, uint64_t ms)
+{
+    uv_timer_start(&timer->uv, on_timer, ms, timer->repeat_ms);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+void timer_stop(struct loop_timer *timer)
+{
+    if (timer == NULL)
+        return;
+    timer->loop->timers--;
+    uv_timer_stop(&timer->uv);
+    uv_close((uv_handle_t *)&timer->uv, on_timer_closed);
+}
+
+struct uv_loop_s *loop_uv(struct loop *loop)
+{
+    return &loop->uv;
+}
+
+uint64_t wall_ms(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+uint64_t mono_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}

@@ -1,0 +1,87 @@
+/*
+ * registry - what is true right now and may be lost: living workers, who holds a chat's connections, recent context,
+ * rate limits (contract 8).  Everything in it can be rebuilt (contract 3.7).
+ * Adapters: memory (embedded), later Redis.  Rules as in base/op.h; contract suite: tests/contract/registry.c.
+ * Time is the adapter's own (the loop's clock, the server's).
+ */
+#ifndef PORT_REGISTRY_H
+#define PORT_REGISTRY_H
+
+#include "base/buf.h"
+#include "base/op.h"
+#include "domain/turn.h"
+
+struct registry;
+
+struct registry_worker {
+    char character[CHARACTER_ID_MAX + 1]; /* "any": the shared pool */
+    uint32_t number;                      /* taken at registration: the lowest positive one free among the living */
+    char id[48];                          /* the process's own, unique */
+    char queue[128];
+    char engine[64], model[96], device[96];
+    uint32_t slots, context_tokens, weight, load;
+};
+
+struct registry_context {
+    struct uuid last_turn; /* the newest turn in it */
+    uint64_t change;       /* the chat's change it was built at */
+    struct slice sealed;   /* what inference put there (SEAL_CONTEXT) */
+};
+
+#define REGISTRY_GATEWAYS_MAX 32
+
+typedef void registry_done(void *ctx, enum tr_rc rc, const struct tr_err *err);
+typedef void registry_worker_done(void *ctx, enum tr_rc rc, uint32_t number, const struct tr_err *err);
+typedef void registry_workers_done(void *ctx, enum tr_rc rc, const struct registry_worker *list, size_t n, const struct tr_err *err);
+/* Names of gateways (their queues' names); n may be 0. */
+typedef void registry_gateways_done(void *ctx, enum tr_rc rc, const char *const *names, size_t n, const struct tr_err *err);
+typedef void registry_context_done(void *ctx, enum tr_rc rc, const struct registry_context *context, const struct tr_err *err);
+typedef void registry_rate_done(void *ctx, enum tr_rc rc, uint64_t retry_after_ms, const struct tr_err *err);
+
+struct registry_ops {
+    const char *scheme;
+    /* Take a number and register for ttl_ms.  The adapter fills number and queue ("inference.<character>.<number>"). */
+    enum tr_rc (*worker_register)(struct registry *r, const struct registry_worker *w, uint64_t ttl_ms,
+                                  registry_worker_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
+    /* TR_NOT_FOUND: the record is gone or another's by now; register anew. */
+    enum tr_rc (*worker_refresh)(struct registry *r, const struct registry_worker *w, uint64_t ttl_ms, registry_done *done,
+                                 void *ctx, struct tr_op **ret_op, struct tr_err *err);
+    enum tr_rc (*worker_remove)(struct registry *r, const struct registry_worker *w, registry_done *done, void *ctx,
+                                struct tr_op **ret_op, struct tr_err *err);
+    /* The living workers of a character (or "any"); those of nobody: n = 0. */
+    enum tr_rc (*workers)(struct registry *r, const char *character, registry_workers_done *done, void *ctx,
+                          struct tr_op **ret_op, struct tr_err *err);
+
+    /* A gateway is alive for ttl_ms / is gone / all of them. */
+    enum tr_rc (*gateway_refresh)(struct registry *r, const char *gateway, uint64_t ttl_ms, registry_done *done, void *ctx,
+                                  struct tr_op **ret_op, struct tr_err *err);
+    enum tr_rc (*gateway_remove)(struct registry *r, const char *gateway, registry_done *done, void *ctx,
+                                 struct tr_op **ret_op, struct tr_err *err);
+    enum tr_rc (*gateways)(struct registry *r, registry_gateways_done *done, void *ctx, struct tr_op **ret_op,
+                           struct tr_err *err);
+    /* `gateway` holds (or no longer holds) a connection that has the chat open.  conn_put renews its TTL. */
+    enum tr_rc (*conn_put)(struct registry *r, const struct uuid *chat, const char *gateway, uint64_t ttl_ms,
+                           registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
+    enum tr_rc (*conn_remove)(struct registry *r, const struct uuid *chat, const char *gateway, registry_done *done,
+                              void *ctx, struct tr_op **ret_op, struct tr_err *err);
+    enum tr_rc (*conns)(struct registry *r, const struct uuid *chat, registry_gateways_done *done, void *ctx,
+                        struct tr_op **ret_op, struct tr_err *err);
+
+    enum tr_rc (*context_put)(struct registry *r, const struct uuid *chat, const struct registry_context *context,
+                              uint64_t ttl_ms, registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
+    enum tr_rc (*context_get)(struct registry *r, const struct uuid *chat, registry_context_done *done, void *ctx,
+                              struct tr_op **ret_op, struct tr_err *err); /* TR_NOT_FOUND */
+    enum tr_rc (*context_drop)(struct registry *r, const struct uuid *chat, registry_done *done, void *ctx,
+                               struct tr_op **ret_op, struct tr_err *err);
+
+    /* One more of `key` ("user:…", "address:…") at per_minute a minute (domain/ratelimit.h); retry_after_ms 0: allowed. */
+    enum tr_rc (*rate_take)(struct registry *r, const char *key, uint32_t per_minute, registry_rate_done *done, void *ctx,
+                            struct tr_op **ret_op, struct tr_err *err);
+    void (*close)(struct registry *r);
+};
+
+struct registry { /* first member of every adapter's own struct */
+    const struct registry_ops *ops;
+};
+
+#endif
