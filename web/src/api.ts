@@ -1,0 +1,73 @@
+// The HTTP side: the session, and the lists that don't come over the WebSocket.
+// The session is an HttpOnly cookie; the token in the answer's body is not looked at.
+
+import { TroupeError, type Character, type ChatInfo } from './protocol';
+
+let asking: Promise<void> | null = null;
+
+/** Make sure of a session: with a valid cookie it stays the same user.  Asked for once at a time. */
+export function ensureSession(): Promise<void> {
+  asking ??= ask<void>('POST', '/api/session').finally(() => {
+    asking = null;
+  });
+  return asking;
+}
+
+export async function listCharacters(): Promise<Character[]> {
+  return (await withSession<{ characters: Character[] }>('GET', '/api/characters')).characters;
+}
+
+/** The user's chats, the one last spoken in first. */
+export async function listChats(): Promise<ChatInfo[]> {
+  const { chats } = await withSession<{ chats: ChatInfo[] }>('GET', '/api/chats');
+  const at = (c: ChatInfo) => c.updated ?? c.created ?? c.chat;
+  return chats.sort((a, b) => (at(a) < at(b) ? 1 : -1));
+}
+
+export async function deleteChat(id: string): Promise<void> {
+  await withSession('DELETE', `/api/chats/${encodeURIComponent(id)}`);
+}
+
+/** On 401 begin a session and ask once more. */
+async function withSession<T>(method: string, path: string): Promise<T> {
+  try {
+    return await ask<T>(method, path);
+  } catch (error) {
+    if (!(error instanceof TroupeError) || error.code !== 'unauthorized') throw error;
+    await ensureSession();
+    return ask<T>(method, path);
+  }
+}
+
+async function ask<T>(method: string, path: string): Promise<T> {
+  let response: Response;
+  try {
+    response = await fetch(path, { method, credentials: 'same-origin', headers: { accept: 'application/json' } });
+  } catch {
+    throw new TroupeError(navigator.onLine ? 'lost' : 'offline', 'no answer');
+  }
+  if (response.status === 204) return undefined as T;
+  const body = await response.json().catch(() => null);
+  if (response.ok && body) return body as T;
+  const error = body?.error ?? {};
+  throw new TroupeError(error.code ?? codeOf(response.status), error.message ?? '', retryAfter(response), error.field);
+}
+
+/** What a bare status means, where something between us and the server answered. */
+function codeOf(status: number): string {
+  if (status === 401) return 'unauthorized';
+  if (status === 404) return 'not_found';
+  if (status === 413) return 'too_large';
+  if (status === 429) return 'rate_limited';
+  if (status === 502 || status === 503 || status === 504) return 'overloaded';
+  return status < 500 ? 'bad_request' : 'internal';
+}
+
+/** Retry-After in milliseconds: seconds or a date; 0 = not said. */
+function retryAfter(response: Response): number {
+  const header = response.headers.get('retry-after');
+  if (!header) return 0;
+  const seconds = Number(header);
+  const ms = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(header) - Date.now();
+  return ms > 0 ? Math.min(ms, 600_000) : 0;
+}

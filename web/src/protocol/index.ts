@@ -1,0 +1,7 @@
+// The protocol client: no DOM in here, so that Node can test it.
+export * from './types';
+export * from './utf8';
+export * from './errors';
+export * from './model';
+export * from './connection';
+export * from './client';
