@@ -54,7 +54,7 @@ static void on_returned(struct loop_call *call)
     unlink_deadline(job->owner, job);
     job->returned = true;
     if (!job->answered) {
-        job->worked = true;
+        job->worked = job->committed;
         answer(job, job->rc, &job->err);
     }
     job->release(job);
@@ -99,7 +99,18 @@ static void on_cancelled(struct loop_call *call)
     free(c);
 }
 
-static void on_returned_cancelled(struct loop_call *call);
+/* As on_returned; where a cancellation is still on its way, that answers and releases. */
+static void on_returned_cancelled(struct loop_call *call)
+{
+    struct offload_job *job = (struct offload_job *)((char *)call - offsetof(struct offload_job, call));
+
+    if (!job->deferred) {
+        on_returned(call);
+        return;
+    }
+    unlink_deadline(job->owner, job);
+    job->returned = true;
+}
 
 static void job_cancel(struct tr_op *op)
 {
@@ -118,19 +129,6 @@ static void job_cancel(struct tr_op *op)
     loop_defer(job->owner->loop, &c->call);
 }
 
-/* As on_returned, where a cancellation was asked for: if that is still on its way it answers and releases. */
-static void on_returned_cancelled(struct loop_call *call)
-{
-    struct offload_job *job = (struct offload_job *)((char *)call - offsetof(struct offload_job, call));
-
-    if (!job->deferred) {
-        on_returned(call);
-        return;
-    }
-    unlink_deadline(job->owner, job);
-    job->returned = true;
-}
-
 static void run_batch(struct offload *o, struct offload_job *batch)
 {
     struct tr_err err = {0};
@@ -145,6 +143,7 @@ static void run_batch(struct offload *o, struct offload_job *batch)
     if (rc == TR_OK && o->hooks.end != NULL)
         rc = o->hooks.end(o->hooks.state, any_write, &err);
     for (struct offload_job *job = batch; job != NULL; job = job->next) {
+        job->committed = rc == TR_OK;
         if (rc != TR_OK) {
             job->rc = rc;
             job->err = err;

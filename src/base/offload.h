@@ -35,6 +35,7 @@ struct offload_job {
     struct offload_job *next, *dl_next, *dl_prev;
     uint64_t deadline_ms;
     enum tr_rc rc;
+    bool committed; /* the thread's: work() ran and end() succeeded */
     bool answered, returned, deferred;
 };
 

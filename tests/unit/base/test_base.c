@@ -1,0 +1,255 @@
+/* Base: buffer, errors, configuration, the loop's order of calls, and what becomes of an offloaded job. */
+#include "base/buf.h"
+#include "base/config.h"
+#include "base/loop.h"
+#include "base/metrics.h"
+#include "base/offload.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void json_strings(void **state)
+{
+    struct buf b = {0};
+
+    (void)state;
+    buf_add_json_string(&b, "a\"b\\c\n\t\x01\x7f é", 12);
+    assert_string_equal(buf_str(&b), "\"a\\\"b\\\\c\\n\\t\\u0001\\u007f é\"");
+    buf_release(&b);
+    assert_string_equal(buf_str(&b), "");
+    buf_release(&b);
+}
+
+static void errors_are_wrapped_and_cut(void **state)
+{
+    char long_text[400];
+    struct tr_err err = {0};
+
+    (void)state;
+    memset(long_text, 'x', sizeof long_text - 1);
+    long_text[sizeof long_text - 1] = '\0';
+    assert_int_equal(tr_fail(&err, TR_BUSY, "%s", "full"), TR_BUSY);
+    assert_int_equal(tr_wrap(&err, TR_BUSY, "queue %d", 3), TR_BUSY);
+    assert_string_equal(tr_err_text(&err), "queue 3: full");
+    tr_fail(&err, TR_INVALID, "%s", long_text);
+    assert_int_equal(strlen(err.msg), sizeof err.msg - 1);
+    tr_wrap(&err, TR_INVALID, "front");
+    assert_int_equal(strlen(err.msg), sizeof err.msg - 1);
+    assert_memory_equal(err.msg, "front: xxx", 10);
+    assert_int_equal(tr_fail(NULL, TR_NOMEM, "nobody looks"), TR_NOMEM);
+}
+
+static void configuration(void **state)
+{
+    static const struct {
+        const char *text, *part; /* part: of the error, NULL: fine */
+    } rows[] = {
+        {"TROUPE_TEXT_MAX=17\n", NULL},
+        {"# a comment\n\n  TROUPE_TEXT_MAX = 5", "unknown key"},
+        {"OTHER=x\nTROUPE_TEXT_MAX='17'\n", NULL},
+        {"TROUPE_TEXT_MAXX=17\n", "did you mean TROUPE_TEXT_MAX?"},
+        {"\nno equals sign\n", "line 2"},
+    };
+    char path[] = "/tmp/troupe-env-XXXXXX";
+    int fd = mkstemp(path);
+
+    (void)state;
+    assert_true(fd >= 0);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct config *c = NULL;
+        struct tr_err err = {0};
+        uint64_t v = 0;
+        enum tr_rc rc;
+
+        assert_int_equal(ftruncate(fd, 0), 0);
+        assert_int_equal(pwrite(fd, rows[i].text, strlen(rows[i].text), 0), (ssize_t)strlen(rows[i].text));
+        rc = config_load(path, &c, &err);
+        if (rows[i].part != NULL) {
+            assert_int_equal(rc, TR_INVALID);
+            assert_non_null(strstr(err.msg, rows[i].part));
+            continue;
+        }
+        assert_int_equal(rc, TR_OK);
+        assert_int_equal(config_u64(c, "TROUPE_TEXT_MAX", 1, 100, &v, &err), TR_OK);
+        assert_int_equal(v, 17);
+        assert_int_equal(config_u64(c, "TROUPE_TEXT_MAX", 18, 100, &v, &err), TR_INVALID);
+        assert_non_null(strstr(err.msg, "from 18 to 100"));
+        assert_string_equal(config_str(c, "TROUPE_LISTEN"), "127.0.0.1:8080");
+        setenv("TROUPE_TEXT_MAX", "99", 1); /* a variable wins over the file */
+        config_free(c);
+        assert_int_equal(config_load(path, &c, &err), TR_OK);
+        assert_string_equal(config_str(c, "TROUPE_TEXT_MAX"), "99");
+        unsetenv("TROUPE_TEXT_MAX");
+        config_free(c);
+    }
+    close(fd);
+    unlink(path);
+}
+
+struct mark {
+    struct loop_call call;
+    struct loop *loop;
+    char name;
+};
+static char order[16];
+
+static void on_mark(struct loop_call *call)
+{
+    struct mark *m = (struct mark *)call;
+
+    strncat(order, &(char[2]){m->name, 0}[0], 1);
+    if (m->name == 'c')
+        loop_stop(m->loop);
+}
+
+static void calls_come_in_order(void **state)
+{
+    struct loop *loop = NULL;
+    struct mark a = {.call.fn = on_mark, .name = 'a'}, b = {.call.fn = on_mark, .name = 'b'}, c = {.call.fn = on_mark, .name = 'c'};
+
+    (void)state;
+    assert_int_equal(loop_new(&loop, NULL), TR_OK);
+    c.loop = loop;
+    loop_defer(loop, &a.call);
+    loop_defer(loop, &b.call);
+    loop_defer(loop, &c.call);
+    assert_string_equal(order, "");
+    loop_run(loop);
+    assert_string_equal(order, "abc");
+    loop_free(loop);
+}
+
+struct job {
+    struct offload_job job;
+    struct loop *loop;
+    unsigned sleep_ms;
+    int done, released;
+    enum tr_rc rc;
+    bool worked, last;
+};
+static bool fail_batch;
+
+static enum tr_rc work(struct offload_job *job, void *state)
+{
+    (void)state;
+    usleep(((struct job *)job)->sleep_ms * 1000);
+    return TR_OK;
+}
+
+static void on_done(struct offload_job *job, enum tr_rc rc, const struct tr_err *err)
+{
+    struct job *j = (struct job *)job;
+
+    assert_true(rc == TR_OK ? err == NULL : true);
+    j->done++;
+    j->rc = rc;
+    j->worked = job->worked;
+}
+
+static void on_release(struct offload_job *job)
+{
+    struct job *j = (struct job *)job;
+
+    assert_int_equal(j->done, 1);
+    j->released++;
+    if (j->last)
+        loop_stop(j->loop);
+}
+
+static enum tr_rc end(void *state, bool any_write, struct tr_err *err)
+{
+    (void)state;
+    (void)any_write;
+    return fail_batch ? tr_fail(err, TR_TRANSIENT, "commit") : TR_OK;
+}
+
+static struct job new_job(struct loop *loop, unsigned sleep_ms, bool write, bool last)
+{
+    return (struct job){.job = {.work = work, .done = on_done, .release = on_release, .write = write},
+                        .loop = loop,
+                        .sleep_ms = sleep_ms,
+                        .last = last};
+}
+
+static void an_offloaded_job_ends_once(void **state)
+{
+    const struct offload_hooks hooks = {.end = end, .timeout_ms = 300};
+    struct loop *loop = NULL;
+    struct offload *o = NULL;
+    struct job slow, late, cancelled, fine, failed;
+
+    (void)state;
+    assert_int_equal(loop_new(&loop, NULL), TR_OK);
+    assert_int_equal(offload_start(loop, "test", &hooks, &o, NULL), TR_OK);
+
+    slow = new_job(loop, 900, true, false); /* past its deadline while it runs: a write may have landed */
+    late = new_job(loop, 0, false, true);   /* past its deadline while it waits: a read is as if never made */
+    cancelled = new_job(loop, 0, true, false);
+    assert_int_equal(offload_submit(o, &slow.job), TR_OK);
+    usleep(20000); /* so that it is a batch of its own */
+    assert_int_equal(offload_submit(o, &cancelled.job), TR_OK);
+    assert_int_equal(offload_submit(o, &late.job), TR_OK);
+    tr_op_cancel(&cancelled.job.op);
+    tr_op_cancel(&cancelled.job.op);
+    assert_int_equal(cancelled.done, 0); /* never from inside the call */
+    loop_run(loop);
+    assert_int_equal(slow.rc, TR_UNCERTAIN);
+    assert_int_equal(late.rc, TR_TRANSIENT);
+    assert_int_equal(cancelled.rc, TR_CANCELLED);
+    assert_true(slow.released == 1 && late.released == 1 && cancelled.released == 1);
+    assert_false(slow.worked);
+
+    fine = new_job(loop, 0, true, true);
+    assert_int_equal(offload_submit(o, &fine.job), TR_OK);
+    loop_run(loop);
+    assert_true(fine.rc == TR_OK && fine.worked);
+
+    fail_batch = true;
+    failed = new_job(loop, 0, true, false);
+    assert_int_equal(offload_submit(o, &failed.job), TR_OK);
+    offload_stop(o); /* runs what waits */
+    assert_true(failed.rc == TR_TRANSIENT && !failed.worked && failed.released == 1);
+    loop_free(loop);
+}
+
+static void metrics_text(void **state)
+{
+    static struct metric a = METRIC(METRIC_COUNTER, "t_total", "x=\"1\"", "A count.");
+    static struct metric other = METRIC(METRIC_GAUGE, "t_now", NULL, "A gauge.");
+    static struct metric b = METRIC(METRIC_COUNTER, "t_total", "x=\"2\"", "A count.");
+    static struct metric h = METRIC(METRIC_HISTOGRAM, "t_seconds", NULL, "A time.");
+    struct buf out = {0};
+    const char *text;
+
+    (void)state;
+    metric_add(&a, 2);
+    metric_set(&other, 7);
+    metric_add(&b, 3);
+    metric_observe_us(&h, 1500);
+    metric_observe_us(&h, 400000000);
+    metrics_render(&out);
+    text = buf_str(&out);
+    assert_non_null(strstr(text, "# TYPE t_total counter\nt_total{x=\"1\"} 2\nt_total{x=\"2\"} 3\n"));
+    assert_non_null(strstr(text, "t_now 7\n"));
+    assert_non_null(strstr(text, "t_seconds_bucket{le=\"0.001\"} 0\nt_seconds_bucket{le=\"0.002\"} 1\n"));
+    assert_non_null(strstr(text, "t_seconds_bucket{le=\"+Inf\"} 2\nt_seconds_sum 400.001500\nt_seconds_count 2\n"));
+    buf_release(&out);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(json_strings),         cmocka_unit_test(errors_are_wrapped_and_cut), cmocka_unit_test(configuration),
+        cmocka_unit_test(calls_come_in_order), cmocka_unit_test(an_offloaded_job_ends_once), cmocka_unit_test(metrics_text),
+    };
+
+    return cmocka_run_group_tests_name("base", tests, NULL, NULL);
+}
