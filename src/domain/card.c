@@ -16,7 +16,6 @@
 #define DEPTH_MAX 64
 #define GREETINGS_MAX 32
 #define TAGS_MAX 256
-#define LORE_MAX 512
 #define KEYS_MAX 256
 #define NAME_MAX_CHARS 100
 #define SCAN_DEPTH_DEFAULT 4
@@ -190,8 +189,8 @@ static enum tr_rc parse_book(const json_t *data, struct card *card, struct tr_er
     if (!json_is_array(entries))
         return tr_fail(err, TR_INVALID, "data.character_book.entries: must be an array");
     n = json_array_size(entries);
-    if (n > LORE_MAX)
-        return tr_fail(err, TR_INVALID, "data.character_book.entries: more than %d", LORE_MAX);
+    if (n > CARD_LORE_MAX)
+        return tr_fail(err, TR_INVALID, "data.character_book.entries: more than %d", CARD_LORE_MAX);
     card->lore = calloc(n + 1, sizeof card->lore[0]);
     if (card->lore == NULL)
         return tr_fail(err, TR_NOMEM, "data.character_book.entries");

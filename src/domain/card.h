@@ -10,6 +10,7 @@
 
 #define CARD_BYTES_MAX (1024 * 1024)
 #define CARD_FIELD_MAX (64 * 1024)
+#define CARD_LORE_MAX 512 /* entries of the lorebook */
 
 struct card_entry { /* of the lorebook */
     const char **keys;

@@ -104,7 +104,7 @@ static void add_lore(const struct card *card, const bool *chosen, const char *us
 
 static void add_system(const struct card *card, const char *user, struct buf *out)
 {
-    bool constant[card->lore_n + 1];
+    bool constant[CARD_LORE_MAX];
     struct buf lore = {0};
 
     if (empty(card->system_prompt))
@@ -174,7 +174,7 @@ static void add_found_lore(const struct card *card, const char *user, const stru
 {
     size_t depth = (size_t)card->lore_scan_depth;
     struct buf plain = {0}, folded = {0}, spare = {0}, lore = {0};
-    bool found[card->lore_n + 1];
+    bool found[CARD_LORE_MAX];
 
     for (size_t i = n > depth ? n - depth : 0; i < n; i++) {
         buf_add(&plain, recent[i].text, recent[i].len);

@@ -30,6 +30,7 @@ struct engine_request {
     struct uuid chat;
     const char *character_name;      /* borrowed until on_done */
     const struct prompt *prompt;     /* borrowed until on_done */
+    struct slice said;               /* the user's words as sent, for engines without a model; borrowed until generate returns */
     uint32_t max_tokens;             /* of the reply */
     float temperature, top_p, min_p; /* temperature 0: greedy */
     uint64_t seed;

@@ -154,7 +154,9 @@ static void gen_init(struct gen *g, struct fixture *f, uint8_t chat, const char 
 
 static enum tr_rc gen_start(struct gen *g)
 {
+    const struct prompt_message *last = &g->messages[g->prompt.n - 1];
     const struct engine_request req = {.chat = g->chat,
+                                       .said = {(const uint8_t *)last->text, last->len},
                                        .character_name = "Mira",
                                        .prompt = &g->prompt,
                                        .max_tokens = g->max_tokens,

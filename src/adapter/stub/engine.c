@@ -172,22 +172,16 @@ static const struct engine_info *stub_info(const struct engine *e)
 
 static void build_reply(struct engine_job *job, const struct engine_request *req)
 {
-    const struct prompt_message *last = NULL;
-    const char *word = job->engine->params.fail_word;
+    const char *const word = job->engine->params.fail_word;
     size_t bytes = 0;
 
-    for (size_t i = 0; i < req->prompt->n; i++) {
+    for (size_t i = 0; i < req->prompt->n; i++)
         bytes += req->prompt->messages[i].len;
-        if (req->prompt->messages[i].speaker == SPEAKER_USER)
-            last = &req->prompt->messages[i];
-    }
     job->prompt_tokens = (uint32_t)(bytes / 4 + 1);
     buf_add_str(&job->text, req->character_name);
     buf_add_str(&job->text, " heard: ");
-    if (last == NULL)
-        return;
-    buf_add(&job->text, last->text, last->len);
-    job->fails = word[0] != 0 && last->len > 0 && memmem(last->text, last->len, word, strlen(word)) != NULL;
+    buf_add(&job->text, req->said.data, req->said.len);
+    job->fails = word[0] != 0 && req->said.len > 0 && memmem(req->said.data, req->said.len, word, strlen(word)) != NULL;
 }
 
 static enum tr_rc stub_generate(struct engine *base, const struct engine_request *req,

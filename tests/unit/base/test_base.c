@@ -105,7 +105,7 @@ static void on_mark(struct loop_call *call)
 {
     struct mark *m = (struct mark *)call;
 
-    strncat(order, &(char[2]){m->name, 0}[0], 1);
+    order[strlen(order)] = m->name;
     if (m->name == 'c')
         loop_stop(m->loop);
 }

@@ -1,0 +1,512 @@
+/*
+ * load - a lean WebSocket client for measuring: many connections on one epoll, no library, so that it costs little beside
+ * the server under test.  Prints one line of key=value figures.
+ *
+ *   load turns HOST:PORT CHATS SECONDS PID      each chat sends, waits for its reply, sends again; server CPU of PID
+ *   load idle HOST:PORT CONNECTIONS PID [plain] open them (troupe: session and chat), print memory a connection, hold on
+ *   load echo HOST:PORT CONNECTIONS MESSAGES PID [plain]   small messages: troupe ping -> pong, plain: an echo
+ *   load syncs FOLDER COUNT ROUNDS              COUNT serial write+fdatasync a round: the limit of a durable turn
+ *
+ * plain: a bare server without sessions (the peers).
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define IN_MAX (1 << 20)
+
+struct conn {
+    int fd;
+    char *in;
+    size_t in_len;
+    char chat[40], token[128];
+    uint64_t sent_at;
+    uint32_t n;
+    bool accepted, replied;
+};
+
+static struct sockaddr_in addr;
+static char host[64];
+static bool plain;
+
+static uint64_t now_us(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static void die(const char *what)
+{
+    fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+/* utime + stime of a process and its threads, microseconds. */
+static uint64_t cpu_us(int pid)
+{
+    char path[64], text[2048];
+    unsigned long u = 0, s = 0;
+    FILE *f;
+    size_t n;
+
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    f = fopen(path, "r");
+    if (f == NULL)
+        return 0;
+    n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = '\0';
+    if (sscanf(strrchr(text, ')') + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &u, &s) != 2)
+        return 0;
+    return (u + s) * 1000000 / (uint64_t)sysconf(_SC_CLK_TCK);
+}
+
+/* Private memory of a process, bytes. */
+static long memory(int pid)
+{
+    char path[64], line[256];
+    long kib = 0, v;
+    FILE *f;
+
+    snprintf(path, sizeof path, "/proc/%d/smaps_rollup", pid);
+    f = fopen(path, "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (sscanf(line, "Private_Dirty: %ld", &v) == 1)
+            kib += v;
+    if (f != NULL)
+        fclose(f);
+    return kib * 1024;
+}
+
+/* What the kernel holds beside processes: slab and sockets' pages, bytes. */
+static long kernel_memory(void)
+{
+    char line[256];
+    long kib = 0, v;
+    FILE *f = fopen("/proc/meminfo", "r");
+
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (sscanf(line, "Slab: %ld", &v) == 1)
+            kib += v;
+    if (f != NULL)
+        fclose(f);
+    return kib * 1024;
+}
+
+static void write_all(int fd, const void *data, size_t len)
+{
+    const char *p = data;
+
+    while (len > 0) {
+        const ssize_t n = write(fd, p, len);
+
+        if (n < 0 && errno == EAGAIN) {
+            usleep(50);
+            continue;
+        }
+        if (n <= 0)
+            die("write");
+        p += n;
+        len -= (size_t)n;
+    }
+}
+
+static void send_text(struct conn *c, const char *text)
+{
+    const size_t len = strlen(text);
+    uint8_t head[8 + 4096];
+    size_t n = 0;
+
+    head[n++] = 0x81;
+    if (len < 126) {
+        head[n++] = (uint8_t)(0x80 | len);
+    } else {
+        head[n++] = 0x80 | 126;
+        head[n++] = (uint8_t)(len >> 8);
+        head[n++] = (uint8_t)len;
+    }
+    memset(head + n, 0, 4); /* a mask of zeros leaves the text as it is */
+    n += 4;
+    memcpy(head + n, text, len);
+    write_all(c->fd, head, n + len);
+}
+
+/* The next whole frame's text, or NULL.  It is taken out by the next call. */
+static char *next_frame(struct conn *c, size_t *at)
+{
+    uint8_t *p = (uint8_t *)c->in + *at;
+    const size_t have = c->in_len - *at;
+    size_t len, head = 2;
+
+    if (have < 2)
+        return NULL;
+    len = p[1] & 127;
+    if (len == 126) {
+        if (have < 4)
+            return NULL;
+        len = (size_t)p[2] << 8 | p[3];
+        head = 4;
+    } else if (len == 127) {
+        if (have < 10)
+            return NULL;
+        len = (size_t)p[6] << 24 | (size_t)p[7] << 16 | (size_t)p[8] << 8 | p[9];
+        head = 10;
+    }
+    if (have < head + len)
+        return NULL;
+    if ((p[0] & 15) == 8) {
+        fprintf(stderr, "load: closed by the server: %d\n", len >= 2 ? p[head] << 8 | p[head + 1] : 0);
+        exit(1);
+    }
+    *at += head + len;
+    memmove(p, p + head, len); /* over the header, so that there is room for a final 0 */
+    p[len] = '\0';
+    return (char *)p;
+}
+
+static void read_some(struct conn *c)
+{
+    ssize_t n;
+
+    if (c->in == NULL)
+        c->in = malloc(IN_MAX);
+    if (c->in == NULL)
+        die("memory");
+    n = read(c->fd, c->in + c->in_len, IN_MAX - 1 - c->in_len);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0)
+        die("read");
+    c->in_len += (size_t)n;
+}
+
+static void take(struct conn *c, size_t at)
+{
+    memmove(c->in, c->in + at, c->in_len - at);
+    c->in_len -= at;
+    if (c->in_len == 0) { /* an idle connection costs nothing here */
+        free(c->in);
+        c->in = NULL;
+    }
+}
+
+static int dial(void)
+{
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const int one = 1;
+
+    if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof addr) != 0)
+        die("connect");
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    return fd;
+}
+
+/* A blocking HTTP exchange up to the end of headers (and of a body with Content-Length). */
+static void exchange(int fd, const char *request, char *out, size_t size)
+{
+    size_t n = 0;
+
+    write_all(fd, request, strlen(request));
+    for (;;) {
+        const ssize_t r = read(fd, out + n, size - 1 - n);
+        char *end, *length;
+
+        if (r <= 0)
+            die("http");
+        n += (size_t)r;
+        out[n] = '\0';
+        end = strstr(out, "\r\n\r\n");
+        if (end == NULL)
+            continue;
+        length = strcasestr(out, "content-length:");
+        if (strstr(out, " 101 ") != NULL || length == NULL || strlen(end + 4) >= strtoul(length + 15, NULL, 10))
+            return;
+    }
+}
+
+static void copy_field(const char *from, const char *key, char *to, size_t size)
+{
+    const char *p = strstr(from, key), *end;
+
+    if (p == NULL) {
+        fprintf(stderr, "load: no %s in %.300s\n", key, from);
+        exit(1);
+    }
+    p += strlen(key);
+    end = strchr(p, '"');
+    snprintf(to, size, "%.*s", (int)(end - p), p);
+}
+
+static char *wait_frame(struct conn *c, const char *type)
+{
+    for (;;) {
+        size_t at = 0;
+        char *frame;
+
+        if (c->in_len > 0)
+            while ((frame = next_frame(c, &at)) != NULL)
+                if (strstr(frame, type) != NULL) {
+                    char *copy = strdup(frame);
+                    take(c, at);
+                    return copy;
+                }
+        read_some(c);
+    }
+}
+
+static void open_conn(struct conn *c, bool chat)
+{
+    char request[1024], answer[8192], *frame;
+
+    if (!plain) {
+        c->fd = dial();
+        snprintf(request, sizeof request, "POST /api/session HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", host);
+        exchange(c->fd, request, answer, sizeof answer);
+        copy_field(answer, "\"token\":\"", c->token, sizeof c->token);
+        close(c->fd);
+    }
+    c->fd = dial();
+    snprintf(request, sizeof request,
+             "GET /ws HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+             "Sec-WebSocket-Version: 13\r\n%s%s%s\r\n",
+             host, plain ? "" : "Sec-WebSocket-Protocol: troupe.v1\r\nAuthorization: Bearer ", plain ? "" : c->token, plain ? "" : "\r\n");
+    exchange(c->fd, request, answer, sizeof answer);
+    if (strstr(answer, " 101 ") == NULL) {
+        fprintf(stderr, "load: %.200s\n", answer);
+        exit(1);
+    }
+    if (chat) {
+        send_text(c, "{\"type\":\"open\",\"ref\":\"o\",\"character\":\"mira\"}");
+        frame = wait_frame(c, "\"type\":\"opened\"");
+        copy_field(frame, "\"chat\":\"", c->chat, sizeof c->chat);
+        free(frame);
+    }
+}
+
+static struct conn *open_all(size_t n, bool chat, int *ret_epoll)
+{
+    struct conn *all = calloc(n, sizeof *all);
+    const int ep = epoll_create1(EPOLL_CLOEXEC);
+
+    if (all == NULL || ep < 0)
+        die("set up");
+    for (size_t i = 0; i < n; i++) {
+        struct epoll_event ev = {.events = EPOLLIN, .data.ptr = &all[i]};
+
+        open_conn(&all[i], chat);
+        fcntl(all[i].fd, F_SETFL, O_NONBLOCK);
+        epoll_ctl(ep, EPOLL_CTL_ADD, all[i].fd, &ev);
+    }
+    *ret_epoll = ep;
+    return all;
+}
+
+static int compare(const void *a, const void *b)
+{
+    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static void say(struct conn *c)
+{
+    char text[512];
+
+    c->accepted = c->replied = false;
+    c->sent_at = now_us();
+    snprintf(text, sizeof text, "{\"type\":\"send\",\"ref\":\"s\",\"chat\":\"%s\",\"id\":\"%u\",\"text\":\"how is the tide tonight %u\"}",
+             c->chat, c->n, c->n);
+    c->n++;
+    send_text(c, text);
+}
+
+static int run_turns(size_t chats, double seconds, int pid)
+{
+    static uint32_t lat[4000000];
+    struct epoll_event ev[256];
+    size_t done = 0, counted = 0;
+    uint64_t start, cpu, warm, end;
+    struct conn *all;
+    int ep;
+
+    all = open_all(chats, true, &ep);
+    start = now_us();
+    warm = start + 1000000; /* the first second is not counted */
+    end = warm + (uint64_t)(seconds * 1e6);
+    cpu = 0;
+    for (size_t i = 0; i < chats; i++)
+        say(&all[i]);
+    while (now_us() < end) {
+        const int n = epoll_wait(ep, ev, 256, 1000);
+
+        if (cpu == 0 && now_us() >= warm) {
+            cpu = cpu_us(pid);
+            warm = now_us();
+            done = counted = 0;
+        }
+        for (int i = 0; i < n; i++) {
+            struct conn *c = ev[i].data.ptr;
+            size_t at = 0;
+            char *frame;
+
+            read_some(c);
+            while (c->in_len > 0 && (frame = next_frame(c, &at)) != NULL) {
+                if (strncmp(frame, "{\"type\":\"error\"", 15) == 0) {
+                    fprintf(stderr, "load: %s\n", frame);
+                    return 1;
+                }
+                if (strncmp(frame, "{\"type\":\"accepted\"", 18) == 0)
+                    c->accepted = true;
+                if (strncmp(frame, "{\"type\":\"reply\"", 15) == 0) {
+                    c->replied = true;
+                    if (counted < sizeof lat / sizeof lat[0])
+                        lat[counted++] = (uint32_t)(now_us() - c->sent_at);
+                    done++;
+                }
+            }
+            take(c, at);
+            if (c->accepted && c->replied)
+                say(c);
+        }
+    }
+    seconds = (double)(now_us() - warm) / 1e6;
+    cpu = cpu_us(pid) - cpu;
+    qsort(lat, counted, sizeof lat[0], compare);
+    printf("chats=%zu turns=%zu turns_per_s=%.0f p50_us=%u p99_us=%u cpu_us_per_turn=%.0f\n", chats, done, (double)done / seconds,
+           counted > 0 ? lat[counted / 2] : 0, counted > 0 ? lat[counted * 99 / 100] : 0, done > 0 ? (double)cpu / (double)done : 0);
+    return 0;
+}
+
+static int run_idle(size_t n, int pid)
+{
+    long before, kernel, after, kernel_after;
+    struct conn *all;
+    int ep;
+
+    free(open_all(64, !plain, &ep)); /* what is made once is made before the count */
+    before = memory(pid);
+    kernel = kernel_memory();
+    all = open_all(n, !plain, &ep);
+    sleep(2);
+    after = memory(pid);
+    kernel_after = kernel_memory();
+    /* The slab holds both ends of a connection; the server's is half of it. */
+    printf("connections=%zu process_bytes=%.0f kernel_bytes=%.0f\n", n, (double)(after - before) / (double)n,
+           (double)(kernel_after - kernel) / (double)n / 2);
+    free(all);
+    return 0;
+}
+
+static int run_echo(size_t conns, size_t messages, int pid)
+{
+    static const char ping[] = "{\"type\":\"ping\",\"ref\":\"r\"}";
+    struct epoll_event ev[256];
+    size_t sent = 0, got = 0;
+    uint64_t cpu, start;
+    struct conn *all;
+    int ep;
+
+    all = open_all(conns, !plain, &ep);
+    cpu = cpu_us(pid);
+    start = now_us();
+    for (size_t i = 0; i < conns; i++, sent++)
+        send_text(&all[i], ping);
+    while (got < messages) {
+        const int n = epoll_wait(ep, ev, 256, 2000);
+
+        if (n == 0)
+            die("no answer");
+        for (int i = 0; i < n; i++) {
+            struct conn *c = ev[i].data.ptr;
+            size_t at = 0;
+
+            read_some(c);
+            while (c->in_len > 0 && next_frame(c, &at) != NULL) {
+                got++;
+                if (sent < messages) {
+                    send_text(c, ping);
+                    sent++;
+                }
+            }
+            take(c, at);
+        }
+    }
+    printf("messages=%zu per_s=%.0f cpu_s_per_100k=%.3f\n", got, (double)got / ((double)(now_us() - start) / 1e6),
+           (double)(cpu_us(pid) - cpu) / 1e6 / (double)got * 100000);
+    free(all);
+    return 0;
+}
+
+static int run_syncs(const char *folder, int count, size_t rounds)
+{
+    static uint32_t lat[100000];
+    char path[4096], block[4096] = {1};
+    int fd;
+
+    snprintf(path, sizeof path, "%s/syncs.tmp", folder);
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        die(path);
+    for (int i = 0; i < 64; i++)
+        if (pwrite(fd, block, sizeof block, i * 4096) != sizeof block)
+            die("write");
+    fsync(fd);
+    for (size_t r = 0; r < rounds && r < 100000; r++) {
+        const uint64_t start = now_us();
+
+        for (int i = 0; i < count; i++)
+            if (pwrite(fd, block, sizeof block, (off_t)((r + (size_t)i) % 64) * 4096) != sizeof block || fdatasync(fd) != 0)
+                die("sync");
+        lat[r] = (uint32_t)(now_us() - start);
+    }
+    unlink(path);
+    qsort(lat, rounds, sizeof lat[0], compare);
+    printf("syncs=%d p50_us=%u p99_us=%u\n", count, lat[rounds / 2], lat[rounds * 99 / 100]);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    char *colon;
+    struct rlimit lim;
+
+    if (argc >= 5 && strcmp(argv[1], "syncs") == 0)
+        return run_syncs(argv[2], atoi(argv[3]), strtoul(argv[4], NULL, 10));
+    if (argc < 5) {
+        fputs("usage: load turns|idle|echo|syncs ...: see the head of load.c\n", stderr);
+        return 2;
+    }
+    getrlimit(RLIMIT_NOFILE, &lim);
+    lim.rlim_cur = lim.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &lim);
+    plain = strcmp(argv[argc - 1], "plain") == 0;
+    snprintf(host, sizeof host, "%s", argv[2]);
+    colon = strrchr(argv[2], ':');
+    if (colon == NULL)
+        return 2;
+    *colon = '\0';
+    addr.sin_family = AF_INET;
+    addr.sin_port = htons((uint16_t)atoi(colon + 1));
+    inet_pton(AF_INET, argv[2], &addr.sin_addr);
+    if (strcmp(argv[1], "turns") == 0 && argc >= 6)
+        return run_turns(strtoul(argv[3], NULL, 10), atof(argv[4]), atoi(argv[5]));
+    if (strcmp(argv[1], "idle") == 0)
+        return run_idle(strtoul(argv[3], NULL, 10), atoi(argv[4]));
+    if (strcmp(argv[1], "echo") == 0 && argc >= 6)
+        return run_echo(strtoul(argv[3], NULL, 10), strtoul(argv[4], NULL, 10), atoi(argv[5]));
+    return 2;
+}

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# lint.sh: formatting, who includes whom (and that the check finds a planted wrong include), shell scripts, the page's types.
+. "$(dirname "$0")/common.sh"
+cd "$top"
+failed=0
+check() {
+    local name=$1
+    shift
+    if "$@"; then printf 'ok %s\n' "$name"; else
+        printf 'not ok %s\n' "$name"
+        failed=1
+    fi
+}
+
+formatted() {
+    git ls-files -z -co --exclude-standard -- '*.c' '*.h' '*.cc' | xargs -0 clang-format --dry-run -Werror 2>&1 | head -n 40
+    [ "${PIPESTATUS[1]}" -eq 0 ]
+}
+planted_include_is_found() {
+    local planted
+    planted=$(mktemp -d)
+    mkdir -p "$planted/role/gateway" "$planted/domain"
+    echo '#include "adapter/sqlite/queue.h"' >"$planted/role/gateway/bad.c"
+    echo '#include "base/log.h"' >"$planted/domain/bad.c"
+    local out
+    out=$(scripts/includes.py "$planted" || true)
+    rm -rf "$planted"
+    [ "$(grep -c 'may not include' <<<"$out")" -eq 2 ]
+}
+no_paths_of_a_machine() { ! git grep -nIE '/(home|root|work)/[a-z.]' -- . ':!scripts/lint.sh'; }
+page_types() { (cd web && npm run --silent check); }
+
+check "formatting" formatted
+check "who includes whom" scripts/includes.py src
+check "a planted wrong include is found" planted_include_is_found
+check "no paths of a machine" no_paths_of_a_machine
+make --no-print-directory web/dist/app.js >&2
+check "the page's types" page_types
+exit $failed

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# packages.sh run|test: install what is missing of the Debian packages that building (run) or testing (test) needs.
+. "$(dirname "$0")/common.sh"
+
+run=(build-essential meson ninja-build pkg-config cmake git ca-certificates python3 python3-venv
+    libuv1-dev libwebsockets-dev libwebsockets-evlib-uv libsodium-dev libsqlite3-dev
+    libcld2-dev libutf8proc-dev libjansson-dev uthash-dev)
+test=(clang clang-format libclang-rt-14-dev llvm-14 libcmocka-dev chromium sqlite3 curl)
+command -v node >/dev/null || run+=(nodejs)
+command -v npm >/dev/null || run+=(npm)
+
+want=("${run[@]}")
+[ "${1:-run}" = run ] || want+=("${test[@]}")
+missing=()
+for p in "${want[@]}"; do
+    dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+command -v apt-get >/dev/null || die "these packages are missing, and there is no apt-get to install them: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+quietly "reading the package lists" as_root apt-get update -qq
+quietly "installing ${#missing[@]} packages" as_root apt-get install -y --no-install-recommends "${missing[@]}"

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# test.sh [STAGE...]: everything, in stages; each prints what it found; the last line is "N passed, N failed".
+. "$(dirname "$0")/common.sh"
+cd "$top"
+passed=0 failed=0
+stages=("$@")
+[ ${#stages[@]} -gt 0 ] || stages=(setup lint unit tsan clang flow fault conformance e2e)
+export TROUPE_TEST_SLOWNESS=${TROUPE_TEST_SLOWNESS:-1}
+
+# tally LABEL COMMAND...: run it, show it, count its results: "ok"/"not ok" lines, Meson's and node's summaries.
+tally() {
+    local label=$1 out status=0 p f start=$SECONDS
+    shift
+    out=$(mktemp)
+    say "$label"
+    "$@" 2>&1 | tee "$out" || status=1
+    # every counter starts a line; Meson: "Ok:  12", node: "# pass 12" or "ℹ pass 12"
+    p=$(($(grep -c '^ok ' "$out" || true) + $(sum '^Ok: ' "$out") + $(sum '^[#ℹ] pass ' "$out")))
+    f=$(($(grep -c '^not ok ' "$out" || true) + $(sum '^\(Fail\|Timeout\|Unexpected Pass\): ' "$out") + $(sum '^[#ℹ] fail ' "$out")))
+    if [ $status -ne 0 ] && [ $f -eq 0 ]; then f=1; fi
+    if [ $status -eq 0 ] && [ $((p + f)) -eq 0 ]; then
+        echo "not ok $label: it counted nothing"
+        f=1
+    fi
+    passed=$((passed + p)) failed=$((failed + f))
+    printf '== %s: %d passed, %d failed, %d s\n' "$label" "$p" "$f" $((SECONDS - start))
+    rm -f "$out"
+}
+sum() { sed -n "s/$1 *\([0-9][0-9]*\).*/\\1/p" "$2" | sed 's/.*[^0-9]//' | paste -sd+ | sed 's/^$/0/' | bc_; }
+bc_() { read -r e && echo $((e)); }
+python=$deps/test-python/bin/python
+
+for stage in "${stages[@]}"; do
+    case $stage in
+    setup)
+        scripts/packages.sh test
+        scripts/llama.sh
+        scripts/python.sh
+        make --no-print-directory web/dist/app.js
+        scripts/build.sh build --buildtype=release -Dwerror=false
+        ;;
+    lint) tally "lint" scripts/lint.sh ;;
+    unit)
+        scripts/build.sh build-asan -Db_sanitize=address,undefined -Db_lundef=false -Dfault_points=true
+        tally "unit, contract, corpus (gcc, ASan+UBSan)" meson test -C build-asan --no-rebuild --print-errorlogs
+        ;;
+    tsan)
+        CC=clang CXX=clang++ scripts/build.sh build-tsan -Db_sanitize=thread -Db_lundef=false
+        tally "contract (clang, TSan)" meson test -C build-tsan --no-rebuild --print-errorlogs --suite contract
+        TROUPE_TEST_BINARY=$top/build-tsan/src/troupe TROUPE_TEST_SLOWNESS=6 tally "flow (TSan)" "$python" tests/flow/test_chat.py
+        ;;
+    clang)
+        # -Werror under the other compiler
+        CC=clang CXX=clang++ tally "clang" scripts/compiles.sh build-clang
+        ;;
+    flow)
+        for t in tests/flow/test_*.py; do
+            TROUPE_TEST_BINARY=$top/build-asan/src/troupe TROUPE_TEST_SLOWNESS=4 tally "$t (ASan+UBSan)" "$python" "$t"
+        done
+        ;;
+    fault)
+        tally "SIGKILL at random moments" "$python" tests/fault/kill.py
+        TROUPE_TEST_BINARY=$top/build-asan/src/troupe tally "SIGKILL at named points" "$python" tests/fault/points.py
+        ;;
+    conformance) tally "WebSocket conformance" scripts/conformance.sh ;;
+    e2e) tally "browser" scripts/e2e.sh ;;
+    *) die "unknown stage $stage" ;;
+    esac
+done
+printf '%d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,480 @@
+/*
+ * change - stop, regenerate, choose, edit, delete: one event (or revision) of a turn, written where it is not there.
+ *
+ *   FINDING -> DECIDING   the turn is read from the chats that the viewer has open
+ *   DECIDING -> WRITING   the row is appended at the next revision; taken by somebody else: read and decide again
+ *   WRITING -> PUBLISHED  regenerate: WORK is confirmed by the broker
+ *   any     -> answered, then told: [control] to the worker, [notify] to other gateways, `changed` to the others here
+ */
+#include "role/chat/desk_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define RACES_MAX 16
+
+enum change_kind { CHANGE_STOP, CHANGE_REGENERATE, CHANGE_CHOOSE, CHANGE_EDIT, CHANGE_DELETE };
+
+struct change {
+    struct desk_request base; /* first */
+    desk_ok_done *done;
+    void *ctx;
+    enum change_kind kind;
+    struct uuid turn;
+    struct uuid *chats; /* owned: those to look in */
+    size_t chats_n, at;
+    int32_t variant; /* asked for: choose's, or regenerate's expected one; then the one that is answered */
+    char *text;      /* owned: edit's */
+    size_t len;
+    struct turn_row row;
+    struct buf sealed;
+    struct envelope work;
+    uint32_t races;
+    bool running; /* as read */
+    bool told;    /* something has changed */
+};
+
+static void change_read(struct desk_request *r);
+static void change_write(struct desk_request *r);
+static void change_publish(struct desk_request *r);
+
+static void change_fail(struct desk_request *r, const struct desk_error *e)
+{
+    struct change *ch = (struct change *)r;
+
+    ch->done(ch->ctx, e, -1);
+}
+
+static void change_release(struct desk_request *r)
+{
+    struct change *ch = (struct change *)r;
+
+    free(ch->chats);
+    if (ch->text != NULL)
+        memset(ch->text, 0, ch->len);
+    free(ch->text);
+    buf_release(&ch->sealed);
+}
+
+static void tell_worker(struct change *ch, int32_t variant)
+{
+    const struct envelope env = {
+        .kind = ENVELOPE_STOP, .chat = ch->base.chat->id, .turn = ch->turn, .variant = variant};
+
+    desk_tell(ch->base.d, TOPIC_CONTROL, &env);
+}
+
+static void tell_gateways(struct change *ch, enum envelope_kind kind)
+{
+    struct desk *d = ch->base.d;
+    struct envelope env = {.kind = kind, .chat = ch->base.chat->id, .turn = ch->turn};
+
+    memcpy(env.origin, d->queue, strnlen(d->queue, ENVELOPE_ORIGIN_MAX));
+    desk_tell(d, topic_notify(&env.chat), &env);
+}
+
+static void change_done(struct change *ch)
+{
+    struct desk *d = ch->base.d;
+    struct desk_viewer *v = ch->base.viewer;
+    const int32_t variant = ch->kind == CHANGE_REGENERATE ? ch->variant : -1;
+
+    if (v != NULL)
+        ch->done(ch->ctx, NULL, variant);
+    v = ch->base.viewer; /* it may have gone */
+    if (ch->kind == CHANGE_STOP) {
+        if (ch->running)
+            tell_worker(ch, ch->row.variant);
+    } else if (ch->kind == CHANGE_DELETE) {
+        if (ch->running)
+            tell_worker(ch, ch->work.variant);
+        tell_gateways(ch, ENVELOPE_DELETED);
+        desk_follow_deleted(d, ch->base.chat, &ch->turn, v);
+    } else if (ch->told) {
+        tell_gateways(ch, ENVELOPE_CHANGED);
+        desk_refresh(d, ch->base.chat, &ch->turn, v);
+    }
+    desk_request_end(&ch->base);
+}
+
+/* ---- regenerate's WORK */
+
+static void on_published(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    struct change *ch = ctx;
+
+    if (desk_request_over(&ch->base))
+        return;
+    if (rc == TR_OK)
+        change_done(ch);
+    else if (!(desk_rc_again(rc) || rc == TR_NOT_FOUND) || !desk_request_again(&ch->base, change_publish))
+        desk_request_broke(&ch->base, "publish", rc == TR_NOT_FOUND ? TR_TRANSIENT : rc, err);
+}
+
+static void change_publish(struct desk_request *r)
+{
+    struct change *ch = (struct change *)r;
+    struct tr_err err = {0};
+    const enum tr_rc rc = role_publish(&r->d->env, TOPIC_INCOMING, &ch->work, false, on_published, ch, &r->op, &err);
+
+    if (rc == TR_OK)
+        return;
+    if (!(desk_rc_again(rc) || rc == TR_NOT_FOUND) || !desk_request_again(r, change_publish))
+        desk_request_broke(r, "publish", rc == TR_NOT_FOUND ? TR_TRANSIENT : rc, &err);
+}
+
+static void change_written(struct change *ch)
+{
+    ch->told = true;
+    if (ch->kind == CHANGE_REGENERATE) {
+        ch->variant = ch->work.variant;
+        ch->base.began_ms = loop_now_ms(ch->base.d->env.loop);
+        change_publish(&ch->base);
+    } else {
+        change_done(ch);
+    }
+}
+
+/* ---- the write */
+
+static void on_written(void *ctx, enum tr_rc rc, bool mine, uint64_t change, const struct turn_row *standing,
+                       const struct tr_err *err)
+{
+    struct change *ch = ctx;
+
+    (void)change;
+    (void)standing;
+    if (desk_request_over(&ch->base))
+        return;
+    if (rc != TR_OK) {
+        if (!desk_rc_again(rc) || !desk_request_again(&ch->base, change_write))
+            desk_request_broke(&ch->base, "append", rc, err);
+    } else if (mine) {
+        change_written(ch);
+    } else if (++ch->races > RACES_MAX) {
+        desk_request_broke(&ch->base, "append", TR_BUSY, NULL);
+    } else {
+        change_read(&ch->base);
+    }
+}
+
+static void change_write(struct desk_request *r)
+{
+    struct change *ch = (struct change *)r;
+    struct history *h = r->d->env.history;
+    struct tr_err err = {0};
+    enum tr_rc rc;
+
+    ch->row.sealed = ch->sealed.len > 0 ? ch->sealed.data : NULL;
+    ch->row.sealed_len = ch->sealed.len;
+    rc = h->ops->append(h, &ch->row, 1, on_written, ch, &r->op, &err);
+    if (rc != TR_OK && (!desk_rc_again(rc) || !desk_request_again(r, change_write)))
+        desk_request_broke(r, "append", rc, &err);
+}
+
+/* ---- deciding */
+
+static void bad_turn(struct change *ch, const char *why)
+{
+    desk_request_fail(&ch->base, "bad_request", "turn", 0, "%s", why);
+}
+
+static void write_event(struct change *ch, const struct turn_view *v, enum turn_event event, int32_t variant)
+{
+    ch->row = (struct turn_row){.chat = v->chat,
+                                .turn = v->turn,
+                                .part = PART_STATE,
+                                .rev = v->next_rev,
+                                .speaker = SPEAKER_SYSTEM,
+                                .user = ch->base.chat->user,
+                                .created_ms = wall_ms(),
+                                .event = event,
+                                .variant = variant,
+                                .known = v->variants};
+    memcpy(ch->row.character, ch->base.chat->character->id, strlen(ch->base.chat->character->id));
+    change_write(&ch->base);
+}
+
+static void decide_stop(struct change *ch, const struct turn_view *v)
+{
+    ch->row.variant = v->variants;
+    if (!ch->running || v->stop)
+        change_done(ch); /* nothing is to change */
+    else
+        write_event(ch, v, TURN_EVENT_STOP, v->variants);
+}
+
+static void decide_regenerate(struct change *ch, const struct turn_view *v)
+{
+    const int32_t expected = ch->variant;
+
+    if (v->user == NULL) {
+        bad_turn(ch, "The greeting can't be regenerated.");
+        return;
+    }
+    if (expected > 0 && expected < v->wanted) { /* a repeat: it was asked for already */
+        ch->variant = expected;
+        if (expected == v->variants)
+            change_publish(&ch->base);
+        else
+            change_done(ch);
+        return;
+    }
+    if (ch->running || (expected >= 0 && expected != v->wanted)) {
+        desk_request_fail(&ch->base, "conflict", ch->running ? NULL : "variant", 0,
+                          ch->running ? "A reply to this turn is being written."
+                                      : "The turn has other variants by now.");
+        return;
+    }
+    if (v->variants >= TURN_VARIANTS_MAX) {
+        bad_turn(ch, "The turn has as many variants as a turn can have.");
+        return;
+    }
+    if (ch->races == 0 && !desk_has_room(ch->base.d)) {
+        desk_request_fail(&ch->base, "overloaded", NULL, 1000, "Too many messages are waiting for their replies.");
+        return;
+    }
+    write_event(ch, v, TURN_EVENT_REGENERATE, v->variants);
+}
+
+static void decide_choose(struct change *ch, const struct turn_view *v)
+{
+    if (ch->variant < 0 || ch->variant >= v->variants)
+        desk_request_fail(&ch->base, "bad_request", "variant", 0, "The turn has no such variant.");
+    else if (ch->variant == v->chosen)
+        change_done(ch);
+    else
+        write_event(ch, v, TURN_EVENT_CHOOSE, ch->variant);
+}
+
+static void decide_edit(struct change *ch, const struct turn_view *v)
+{
+    const struct seal_key *key = keyring_peek(ch->base.d->env.keyring, &v->chat);
+    struct seal_bind bind;
+
+    if (v->user == NULL) {
+        bad_turn(ch, "The greeting can't be edited.");
+        return;
+    }
+    if (key == NULL) { /* pushed out of the keyring since */
+        change_read(&ch->base);
+        return;
+    }
+    ch->row = *v->user;
+    ch->row.rev = v->user_rev + 1;
+    ch->row.created_ms = wall_ms();
+    ch->row.attempt = 0;
+    bind = (struct seal_bind){.kind = SEAL_HISTORY,
+                              .chat = v->chat,
+                              .turn = v->turn,
+                              .part = PART_USER,
+                              .rev = ch->row.rev,
+                              .role = (uint8_t)ch->row.speaker};
+    buf_clear(&ch->sealed);
+    if (seal_data(key, &bind, ch->text, ch->len, &ch->sealed) != TR_OK)
+        desk_request_broke(&ch->base, "seal", TR_NOMEM, NULL);
+    else
+        change_write(&ch->base);
+}
+
+static void decide(struct change *ch, const struct turn_view *v)
+{
+    ch->running = turn_running(v);
+    ch->work = (struct envelope){
+        .kind = ENVELOPE_WORK, .chat = v->chat, .turn = v->turn, .variant = v->variants, .user = ch->base.chat->user};
+    if (v->user != NULL) {
+        ch->work.predecessor = v->user->predecessor;
+        ch->work.index = v->user->index;
+        ch->work.rev = v->user_rev;
+        ch->work.created_ms = v->created_ms;
+    }
+    memcpy(ch->work.character, ch->base.chat->character->id, strlen(ch->base.chat->character->id));
+    desk_trace(ch->work.trace);
+    switch (ch->kind) {
+    case CHANGE_STOP:
+        decide_stop(ch, v);
+        break;
+    case CHANGE_REGENERATE:
+        decide_regenerate(ch, v);
+        break;
+    case CHANGE_CHOOSE:
+        decide_choose(ch, v);
+        break;
+    case CHANGE_EDIT:
+        decide_edit(ch, v);
+        break;
+    case CHANGE_DELETE:
+        write_event(ch, v, TURN_EVENT_DELETE, v->variants);
+        break;
+    }
+}
+
+/* ---- finding */
+
+static void change_find(struct desk_request *r);
+
+static void on_turn(void *ctx, enum tr_rc rc, const struct turn_row *rows, size_t n, bool more,
+                    const struct tr_err *err)
+{
+    struct change *ch = ctx;
+    struct turn_view v;
+
+    (void)more;
+    if (desk_request_over(&ch->base))
+        return;
+    if (rc == TR_NOT_FOUND) {
+        ch->at++;
+        change_find(&ch->base);
+        return;
+    }
+    if (rc != TR_OK) {
+        if (!desk_rc_again(rc) || !desk_request_again(&ch->base, change_read))
+            desk_request_broke(&ch->base, "read", rc, err);
+        return;
+    }
+    turn_fold(rows, n, &v);
+    if (v.deleted)
+        desk_request_broke(&ch->base, "read", TR_NOT_FOUND, NULL);
+    else
+        decide(ch, &v);
+}
+
+static void change_read(struct desk_request *r)
+{
+    struct change *ch = (struct change *)r;
+    struct history *h = r->d->env.history;
+    struct tr_err err = {0};
+    enum tr_rc rc;
+
+    if (ch->kind == CHANGE_EDIT && desk_request_key(r, &r->chat->id, change_read) == NULL)
+        return;
+    rc = h->ops->turn_get(h, &r->chat->id, &ch->turn, on_turn, ch, &r->op, &err);
+    if (rc != TR_OK)
+        desk_request_broke(r, "read", rc, &err);
+}
+
+/* In the next of the chats that the viewer has open. */
+static void change_find(struct desk_request *r)
+{
+    struct change *ch = (struct change *)r;
+
+    desk_chat_unref(r->d, r->chat);
+    r->chat = NULL;
+    while (ch->at < ch->chats_n && r->chat == NULL) {
+        struct chat *c = desk_chat_find(r->d, &ch->chats[ch->at]);
+
+        if (c == NULL || !c->loaded || c->gone) {
+            ch->at++;
+            continue;
+        }
+        c->refs++;
+        r->chat = c;
+    }
+    if (r->chat == NULL)
+        desk_request_broke(r, "find", TR_NOT_FOUND, NULL);
+    else
+        change_read(r);
+}
+
+static void change_begin(struct desk_request *r)
+{
+    struct change *ch = (struct change *)r;
+    char why[120];
+    const char *code;
+
+    if (r->d->draining) {
+        desk_request_fail(r, "overloaded", NULL, 1000, "This server is going down. Try again in a moment.");
+        return;
+    }
+    code = ch->kind == CHANGE_EDIT ? desk_text_check(r->d, ch->text, ch->len, why) : NULL;
+    if (code != NULL)
+        desk_request_fail(r, code, "text", 0, "%s", why);
+    else
+        change_find(r);
+}
+
+/* A chat that is still opening may be another user's. */
+static bool may_change(const struct desk_viewer *v, const struct desk_follow *f)
+{
+    return f->chat->loaded && uuid_eq(&f->chat->user, &v->user);
+}
+
+static struct change *change_new(struct desk *d, struct desk_viewer *v, enum change_kind kind, const struct uuid *turn,
+                                 desk_ok_done *done, void *ctx)
+{
+    static const struct desk_request_ops ops = {.fail = change_fail, .release = change_release};
+    struct change *ch = desk_request_new(d, v, sizeof *ch, &ops);
+    size_t n = 0;
+
+    if (ch == NULL)
+        return NULL;
+    ch->done = done;
+    ch->ctx = ctx;
+    ch->kind = kind;
+    ch->turn = *turn;
+    ch->variant = -1;
+    for (const struct desk_follow *f = v->follows; f != NULL; f = f->v_next)
+        n += may_change(v, f);
+    ch->chats = calloc(n + 1, sizeof *ch->chats);
+    if (ch->chats == NULL) {
+        desk_request_end(&ch->base);
+        return NULL;
+    }
+    for (const struct desk_follow *f = v->follows; f != NULL; f = f->v_next)
+        if (may_change(v, f))
+            ch->chats[ch->chats_n++] = f->chat->id;
+    desk_request_later(&ch->base, change_begin);
+    return ch;
+}
+
+bool desk_stop(struct desk *d, struct desk_viewer *v, const struct uuid *turn, desk_ok_done *done, void *ctx)
+{
+    return change_new(d, v, CHANGE_STOP, turn, done, ctx) != NULL;
+}
+
+bool desk_regenerate(struct desk *d, struct desk_viewer *v, const struct uuid *turn, int32_t expected,
+                     desk_ok_done *done, void *ctx)
+{
+    struct change *ch = change_new(d, v, CHANGE_REGENERATE, turn, done, ctx);
+
+    if (ch != NULL)
+        ch->variant = expected;
+    return ch != NULL;
+}
+
+bool desk_choose(struct desk *d, struct desk_viewer *v, const struct uuid *turn, int32_t variant, desk_ok_done *done,
+                 void *ctx)
+{
+    struct change *ch = change_new(d, v, CHANGE_CHOOSE, turn, done, ctx);
+
+    if (ch != NULL)
+        ch->variant = variant;
+    return ch != NULL;
+}
+
+static void change_nomem(struct desk_request *r)
+{
+    desk_request_broke(r, "edit", TR_NOMEM, NULL);
+}
+
+bool desk_edit(struct desk *d, struct desk_viewer *v, const struct uuid *turn, const char *text, size_t len,
+               desk_ok_done *done, void *ctx)
+{
+    struct change *ch = change_new(d, v, CHANGE_EDIT, turn, done, ctx);
+
+    if (ch == NULL)
+        return false;
+    ch->text = malloc(len + 1);
+    if (ch->text == NULL) {
+        ch->base.step = change_nomem; /* instead of the beginning */
+        return true;
+    }
+    memcpy(ch->text, text, len);
+    ch->len = len;
+    return true;
+}
+
+bool desk_delete(struct desk *d, struct desk_viewer *v, const struct uuid *turn, desk_ok_done *done, void *ctx)
+{
+    return change_new(d, v, CHANGE_DELETE, turn, done, ctx) != NULL;
+}

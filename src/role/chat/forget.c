@@ -1,0 +1,117 @@
+/* forget - a whole chat is deleted: its key first, then its rows (history), then everybody is told. */
+#include "role/chat/desk_impl.h"
+
+#include <string.h>
+
+struct forgetting {
+    struct desk_request base; /* first */
+    desk_ok_done *done;
+    void *ctx;
+    struct uuid chat, user;
+};
+
+static void forget_fail(struct desk_request *r, const struct desk_error *e)
+{
+    struct forgetting *f = (struct forgetting *)r;
+
+    f->done(f->ctx, e, -1);
+}
+
+static void forget_delete(struct desk_request *r);
+
+/* What runs for the chat, as far as is known here, ends at once. */
+static void stop_running(struct desk *d, const struct chat *c)
+{
+    const struct running *r = c->work != NULL ? c->work->running : NULL;
+
+    for (; r != NULL; r = r->next) {
+        const struct envelope env = {.kind = ENVELOPE_STOP, .chat = c->id, .turn = r->turn, .variant = r->variant};
+
+        desk_tell(d, TOPIC_CONTROL, &env);
+    }
+}
+
+static void on_deleted(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    struct forgetting *f = ctx;
+    struct desk *d = f->base.d;
+    struct registry *reg = d->env.registry;
+    struct envelope env = {.kind = ENVELOPE_DELETED, .chat = f->chat};
+    struct tr_op *op = NULL;
+    struct chat *c;
+
+    if (desk_request_over(&f->base))
+        return;
+    if (rc != TR_OK) {
+        if (!desk_rc_again(rc) || !desk_request_again(&f->base, forget_delete))
+            desk_request_broke(&f->base, "delete", rc, err);
+        return;
+    }
+    keyring_forget(d->env.keyring, &f->chat);
+    if (reg->ops->context_drop(reg, &f->chat, desk_ignore, NULL, &op, NULL) != TR_OK)
+        op = NULL; /* without its key nobody can read it, and it has a TTL */
+    memcpy(env.origin, d->queue, strnlen(d->queue, ENVELOPE_ORIGIN_MAX));
+    desk_tell(d, topic_notify(&f->chat), &env);
+    if (f->base.viewer != NULL)
+        f->done(f->ctx, NULL, -1);
+    c = desk_chat_find(d, &f->chat);
+    if (c != NULL) {
+        stop_running(d, c);
+        desk_follow_deleted(d, c, &uuid_nil, NULL);
+    }
+    desk_request_end(&f->base);
+}
+
+static void forget_delete(struct desk_request *r)
+{
+    struct forgetting *f = (struct forgetting *)r;
+    struct history *h = r->d->env.history;
+    struct tr_err err = {0};
+    const enum tr_rc rc = h->ops->chat_delete(h, &f->chat, on_deleted, f, &r->op, &err);
+
+    if (rc != TR_OK)
+        desk_request_broke(r, "delete", rc, &err);
+}
+
+static void forget_begin(struct desk_request *r);
+
+static void on_chat(void *ctx, enum tr_rc rc, const struct history_chat *chat, bool mine, const struct tr_err *err)
+{
+    struct forgetting *f = ctx;
+
+    (void)mine;
+    if (desk_request_over(&f->base))
+        return;
+    if (rc == TR_OK && uuid_eq(&chat->user, &f->user))
+        forget_delete(&f->base);
+    else if (rc == TR_OK)
+        desk_request_broke(&f->base, "delete", TR_NOT_FOUND, NULL);
+    else if (!desk_rc_again(rc) || !desk_request_again(&f->base, forget_begin))
+        desk_request_broke(&f->base, "chat", rc, err);
+}
+
+static void forget_begin(struct desk_request *r)
+{
+    struct forgetting *f = (struct forgetting *)r;
+    struct history *h = r->d->env.history;
+    struct tr_err err = {0};
+    const enum tr_rc rc = h->ops->chat_get(h, &f->chat, on_chat, f, &r->op, &err);
+
+    if (rc != TR_OK)
+        desk_request_broke(r, "chat", rc, &err);
+}
+
+bool desk_chat_delete(struct desk *d, struct desk_viewer *v, const struct uuid *chat, desk_ok_done *done, void *ctx)
+{
+    static const struct desk_request_ops ops = {.fail = forget_fail};
+    struct forgetting *f = desk_request_new(d, v, sizeof *f, &ops);
+
+    if (f == NULL)
+        return false;
+    f->done = done;
+    f->ctx = ctx;
+    f->chat = *chat;
+    f->user = v->user;
+    desk_request_later(&f->base, forget_begin);
+    return true;
+}

@@ -1,0 +1,32 @@
+/*
+ * keyring - the chats' data keys of one process: read from the history, unwrapped, kept (bounded, least recently used out,
+ * wiped).  Threads: the loop's.
+ */
+#ifndef ROLE_COMMON_KEYRING_H
+#define ROLE_COMMON_KEYRING_H
+
+#include "base/loop.h"
+#include "domain/seal.h"
+#include "port/history.h"
+
+struct keyring;
+
+/* TR_NOT_FOUND: forgotten or never made.  The key is borrowed until the callback returns. */
+typedef void keyring_done(void *ctx, enum tr_rc rc, const struct seal_key *key, const struct tr_err *err);
+
+enum tr_rc keyring_new(struct loop *loop, struct history *history, const struct seal_master *master,
+                       struct keyring **ret_keyring, struct tr_err *err) TR_MUST_CHECK;
+void keyring_free(struct keyring *k); /* with nothing under way; NULL is fine */
+
+/* The chat's key if it is at hand, else NULL.  Borrowed until the next call to the keyring. */
+const struct seal_key *keyring_peek(struct keyring *k, const struct uuid *chat);
+/* Rules of base/op.h. */
+enum tr_rc keyring_get(struct keyring *k, const struct uuid *chat, keyring_done *done, void *ctx, struct tr_op **ret_op,
+                       struct tr_err *err) TR_MUST_CHECK;
+/* Make the key of a new chat; where one stands already that one is given. */
+enum tr_rc keyring_make(struct keyring *k, const struct uuid *chat, keyring_done *done, void *ctx, struct tr_op **ret_op,
+                        struct tr_err *err) TR_MUST_CHECK;
+/* The chat was deleted: wipe what is kept. */
+void keyring_forget(struct keyring *k, const struct uuid *chat);
+
+#endif

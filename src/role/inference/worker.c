@@ -1,0 +1,313 @@
+/*
+ * worker - one inference role as a worker among others: its number, its queue, its record, the fence.
+ *
+ *   CONTROL     -> REGISTERING  on_control_declared
+ *   REGISTERING -> DECLARING    on_registered
+ *   DECLARING   -> SERVING      on_declared      consuming
+ *   SERVING     -> FENCED       fence            the record was not renewed before its time ended, or is gone
+ *   FENCED      -> REGISTERING  on_beat          until it works
+ *   any         -> LEAVING      worker_leave     the record is removed
+ *
+ * A worker without a valid record must not consume: another may have taken its number and queue (contract 3.5).  What
+ * it generates is finished: the first write wins.
+ */
+#include "role/inference/impl.h"
+
+#include "base/metrics.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum stage { CONTROL, REGISTERING, DECLARING, SERVING, FENCED, LEAVING };
+
+struct worker {
+    struct inference *r; /* NULL: the role is gone, free at the callback */
+    enum stage stage;
+    struct tr_op *op;
+    struct registry_worker record;
+    struct loop_timer *beat;
+    uint64_t asked_ms, valid_until_ms;
+    bool refreshed; /* the last renewal succeeded */
+    queue_on_message *on_control;
+    inference_started *started; /* NULL once called */
+    void *ctx;
+};
+
+static struct metric metric_fenced = METRIC(METRIC_COUNTER, "troupe_worker_fenced_total", NULL,
+                                            "Times that a worker stopped consuming because its record had ended.");
+
+static void on_registered(void *ctx, enum tr_rc rc, uint32_t number, const struct tr_err *err);
+static void on_declared(void *ctx, enum tr_rc rc, const struct tr_err *err);
+
+/* The first of the callback's lines: false: nobody is there any more. */
+static bool called(struct worker *w)
+{
+    w->op = NULL;
+    if (w->r != NULL)
+        return true;
+    free(w);
+    return false;
+}
+
+/* A step failed: at the start that is the end, later it is tried again at the next beat. */
+static void step_failed(struct worker *w, enum tr_rc rc, const struct tr_err *err)
+{
+    inference_started *started = w->started;
+
+    if (w->stage == LEAVING)
+        return;
+    w->stage = FENCED;
+    log_event(LOG_WARN, "worker.register", "character=%s rc=%s cause=%Q", w->r->character, tr_rc_name(rc),
+              tr_err_text(err));
+    w->started = NULL;
+    if (started != NULL)
+        started(w->ctx, rc, err);
+}
+
+static void step_register(struct worker *w)
+{
+    struct registry *reg = w->r->env.registry;
+    struct tr_err err = {0};
+    enum tr_rc rc;
+
+    w->stage = REGISTERING;
+    w->asked_ms = loop_now_ms(w->r->env.loop);
+    w->record.load = HASH_COUNT(w->r->turns);
+    rc = reg->ops->worker_register(reg, &w->record, w->r->ttl_ms, on_registered, w, &w->op, &err);
+    if (rc != TR_OK) {
+        w->op = NULL;
+        step_failed(w, rc, &err);
+    }
+}
+
+static void on_registered(void *ctx, enum tr_rc rc, uint32_t number, const struct tr_err *err)
+{
+    struct worker *w = ctx;
+    struct queue_spec spec = {.name = w->record.queue, .kind = QUEUE_DURABLE};
+    struct queue *q;
+    struct tr_err mine = {0};
+
+    if (!called(w) || w->stage == LEAVING)
+        return;
+    if (rc == TR_OK) {
+        w->valid_until_ms = w->asked_ms + w->r->ttl_ms;
+        w->record.number = number;
+        topic_inference(w->r->character, number, w->record.queue);
+        w->stage = DECLARING;
+        q = w->r->env.queue;
+        err = &mine;
+        rc = q->ops->declare(q, &spec, on_declared, w, &w->op, &mine);
+    }
+    if (rc != TR_OK) {
+        w->op = NULL;
+        step_failed(w, rc, err);
+    }
+}
+
+static void on_declared(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    struct worker *w = ctx;
+    struct queue *q;
+    inference_started *started;
+    struct tr_err mine = {0};
+
+    if (!called(w) || w->stage == LEAVING)
+        return;
+    q = w->r->env.queue;
+    if (rc == TR_OK) {
+        err = &mine;
+        rc = q->ops->consume(q, w->record.queue, w->r->prefetch, inference_on_work, NULL, w->r, &w->r->consumer, &mine);
+    }
+    if (rc != TR_OK) {
+        step_failed(w, rc, err);
+        return;
+    }
+    w->stage = SERVING;
+    w->refreshed = true;
+    log_event(LOG_INFO, "worker.serving", "character=%s number=%u engine=%s model=%Q slots=%u", w->r->character,
+              w->record.number, w->record.engine, w->record.model, w->record.slots);
+    started = w->started;
+    w->started = NULL;
+    if (started != NULL)
+        started(w->ctx, TR_OK, NULL);
+}
+
+static void fence(struct worker *w, const char *cause)
+{
+    struct queue *q = w->r->env.queue;
+
+    metric_add(&metric_fenced, 1);
+    log_event(LOG_WARN, "worker.fenced", "character=%s number=%u cause=%Q", w->r->character, w->record.number, cause);
+    if (w->r->consumer != NULL)
+        q->ops->consumer_stop(q, w->r->consumer);
+    w->r->consumer = NULL;
+    w->stage = FENCED;
+    inference_hand_back(w->r, false);
+}
+
+static void on_refreshed(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    struct worker *w = ctx;
+
+    if (!called(w) || w->stage != SERVING)
+        return;
+    w->refreshed = rc == TR_OK;
+    if (rc == TR_OK)
+        w->valid_until_ms = w->asked_ms + w->r->ttl_ms;
+    else if (rc == TR_NOT_FOUND)
+        fence(w, "the record is gone or another's");
+    else
+        log_event(LOG_WARN, "worker.refresh", "character=%s number=%u rc=%s cause=%Q", w->r->character,
+                  w->record.number, tr_rc_name(rc), tr_err_text(err));
+}
+
+static void refresh(struct worker *w, uint64_t now)
+{
+    struct registry *reg = w->r->env.registry;
+
+    w->asked_ms = now;
+    w->record.load = HASH_COUNT(w->r->turns);
+    if (reg->ops->worker_refresh(reg, &w->record, w->r->ttl_ms, on_refreshed, w, &w->op, NULL) != TR_OK) {
+        w->op = NULL;
+        w->refreshed = false;
+    }
+}
+
+/* A ninth of the record's time has passed: renewed every third of it, or at the next beat where that failed. */
+static void on_beat(void *ctx)
+{
+    struct worker *w = ctx;
+    const uint64_t now = loop_now_ms(w->r->env.loop), third = w->r->ttl_ms / 3;
+
+    if (w->stage == SERVING && now >= w->valid_until_ms) {
+        fence(w, "the record could not be renewed in time");
+        tr_op_cancel(w->op);
+    } else if (w->stage == SERVING && w->op == NULL && (!w->refreshed || now - w->asked_ms + third / 6 >= third)) {
+        refresh(w, now);
+    } else if (w->stage == FENCED && w->op == NULL && w->started == NULL && !w->r->draining) {
+        step_register(w);
+    }
+}
+
+static void on_control_declared(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    struct worker *w = ctx;
+    struct queue *q;
+    struct tr_err mine = {0};
+
+    if (!called(w) || w->stage == LEAVING)
+        return;
+    q = w->r->env.queue;
+    if (rc == TR_OK) {
+        err = &mine;
+        rc = q->ops->consume(q, TOPIC_CONTROL, 0, w->on_control, NULL, w->r, &w->r->control, &mine);
+    }
+    if (rc == TR_OK)
+        step_register(w);
+    else
+        step_failed(w, rc, err);
+}
+
+static void describe(struct worker *w)
+{
+    const struct engine_info *info = w->r->engines[0]->ops->info(w->r->engines[0]);
+    struct registry_worker *rec = &w->record;
+    uint32_t weight = 1;
+
+    while (weight <= info->slots / 2)
+        weight *= 2; /* a power of two, fixed at registration (contract 11.12) */
+    strcpy(rec->character, w->r->character);
+    strncpy(rec->id, w->r->env.instance, sizeof rec->id - 1);
+    strncpy(rec->engine, info->engine, sizeof rec->engine - 1);
+    strncpy(rec->model, info->model, sizeof rec->model - 1);
+    strncpy(rec->device, info->device, sizeof rec->device - 1);
+    rec->slots = info->slots;
+    rec->context_tokens = info->context_tokens;
+    rec->weight = weight;
+}
+
+enum tr_rc worker_start(struct inference *r, queue_on_message *on_control, inference_started *started, void *ctx,
+                        struct tr_err *err)
+{
+    const struct queue_spec spec = {.name = TOPIC_CONTROL, .kind = QUEUE_FANOUT};
+    struct worker *w = calloc(1, sizeof *w);
+    const uint64_t beat = r->ttl_ms / 9;
+    enum tr_rc rc;
+
+    if (w == NULL)
+        return tr_fail(err, TR_NOMEM, "worker");
+    w->r = r;
+    w->on_control = on_control;
+    w->started = started;
+    w->ctx = ctx;
+    describe(w);
+    rc = timer_start(r->env.loop, beat, beat, on_beat, w, &w->beat);
+    if (rc == TR_OK)
+        rc = r->env.queue->ops->declare(r->env.queue, &spec, on_control_declared, w, &w->op, err);
+    if (rc != TR_OK) {
+        timer_stop(w->beat);
+        free(w);
+        return rc;
+    }
+    r->worker = w;
+    return TR_OK;
+}
+
+static void on_removed(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    struct worker *w = ctx;
+
+    if (!called(w))
+        return;
+    if (rc != TR_OK && rc != TR_NOT_FOUND) /* it ends by itself */
+        log_event(LOG_WARN, "worker.remove", "rc=%s cause=%Q", tr_rc_name(rc), tr_err_text(err));
+    inference_left(w->r);
+}
+
+void worker_leave(struct worker *w)
+{
+    struct registry *reg = w->r->env.registry;
+    struct tr_op *op;
+
+    if (w->stage == LEAVING)
+        return;
+    w->stage = LEAVING;
+    timer_stop(w->beat);
+    w->beat = NULL;
+    if (w->op != NULL) { /* what is under way ends for nobody; the removal has its own */
+        struct worker *heir = calloc(1, sizeof *heir);
+
+        op = w->op;
+        if (heir == NULL) {
+            inference_left(w->r);
+            return;
+        }
+        *heir = *w;
+        heir->op = NULL;
+        w->r->worker = heir;
+        w->r = NULL;
+        tr_op_cancel(op);
+        w = heir;
+    }
+    if (w->record.number == 0 || reg->ops->worker_remove(reg, &w->record, on_removed, w, &w->op, NULL) != TR_OK) {
+        w->op = NULL;
+        inference_left(w->r);
+    }
+}
+
+void worker_free(struct worker *w)
+{
+    struct tr_op *op;
+
+    if (w == NULL)
+        return;
+    timer_stop(w->beat);
+    w->beat = NULL;
+    w->r->worker = NULL;
+    w->r = NULL;
+    op = w->op;
+    if (op != NULL)
+        tr_op_cancel(op); /* its callback frees it */
+    else
+        free(w);
+}

@@ -1,0 +1,64 @@
+"""points.py [--times N]: the process kills itself at named points of a message's way (base/fault.h; a build with
+-Dfault_points=true), each at least N times, while chats go on; then the same count as in kill.py."""
+import argparse
+import asyncio
+import os
+import random
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from chatter import Chatter, finish  # noqa: E402
+from troupe import Server  # noqa: E402
+
+POINTS = ["desk.written", "desk.published", "preprocess.claimed", "preprocess.published", "inference.claimed",
+          "inference.generated", "inference.stored", "inference.published", "notifier.claimed", "notifier.published"]
+
+
+async def point(name, times, seed):
+    rng = random.Random(seed)
+    server = Server("stub:?delay_ms=5&gap_ms=2", TROUPE_LOG_LEVEL="info", TROUPE_WORKER_TTL_MS=2000).start()
+    goal = asyncio.Event()
+    chatters = [Chatter(server, random.Random(rng.random()), n, 0.02) for n in range(8)]
+    loop = asyncio.get_running_loop()
+    died = 0
+    try:
+        for c in chatters:
+            c.goal = goal
+            c.task = asyncio.create_task(c.run())
+        while died < times:
+            server.kill()
+            os.environ["TROUPE_TEST_KILL"] = "%s:%d" % (name, rng.randint(1, 30))
+            try:
+                await server.start_async()
+            except RuntimeError:
+                died += 1  # what it found at the start was enough to reach the point
+                continue
+            code = await asyncio.wait_for(loop.run_in_executor(None, server.proc.wait), 60)
+            assert code == -9, server.tail()
+            died += 1
+        os.environ.pop("TROUPE_TEST_KILL")
+        server.kill()
+        await server.start_async()
+        found = await finish(chatters, 60)
+        turns = sum(len(c.ledger.accepted) for c in chatters if c.ledger)
+        broken = {k: v[:3] for k, v in found.items() if v}
+        print("%s %s: %d kills, %d turns %s" % ("not ok" if broken else "ok", name, died, turns, broken or ""), flush=True)
+        return not broken
+    finally:
+        os.environ.pop("TROUPE_TEST_KILL", None)
+        server.remove()
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("--times", type=int, default=20)
+    p.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"))
+    p.add_argument("points", nargs="*", default=POINTS)
+    args = p.parse_args()
+    print("seed %d" % args.seed)
+    ok = [asyncio.run(point(name, args.times, args.seed)) for name in args.points or POINTS]
+    sys.exit(0 if all(ok) else 1)
+
+
+main()

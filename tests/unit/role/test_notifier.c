@@ -1,0 +1,265 @@
+/* notifier - the role over the real embedded adapters: who gets an event, in which order, and what is never lost. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "role/notifier/notifier.h"
+#include "tests/unit/role/fixture.h"
+
+static const struct registry_ops *registry_inner;
+static bool registry_down;
+
+static enum tr_rc spy_conns(struct registry *r, const struct uuid *chat, registry_gateways_done *done, void *ctx,
+                            struct tr_op **ret_op, struct tr_err *err)
+{
+    if (registry_down)
+        return tr_fail(err, TR_TRANSIENT, "down");
+    return registry_inner->conns(r, chat, done, ctx, ret_op, err);
+}
+
+static enum tr_rc spy_gateways(struct registry *r, registry_gateways_done *done, void *ctx, struct tr_op **ret_op,
+                               struct tr_err *err)
+{
+    if (registry_down)
+        return tr_fail(err, TR_TRANSIENT, "down");
+    return registry_inner->gateways(r, done, ctx, ret_op, err);
+}
+
+static void on_started(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    wait_called(ctx, rc, err);
+}
+
+static struct notifier *start(struct fixture *f)
+{
+    static struct registry_ops ops;
+    struct notifier *role = NULL;
+    struct wait w = {0};
+
+    setup_env(f);
+    spy_on_queue(f);
+    registry_inner = f->env.registry->ops;
+    ops = *registry_inner;
+    ops.conns = spy_conns;
+    ops.gateways = spy_gateways;
+    f->env.registry->ops = &ops;
+    registry_down = false;
+    w.loop = f->loop;
+    assert_int_equal(wait_end(&w, notifier_start(&f->env, on_started, &w, &role, &w.err)), TR_OK);
+    return role;
+}
+
+static void end(struct fixture *f, struct notifier *role)
+{
+    notifier_free(role);
+    teardown_env(f);
+}
+
+static void add_gateway(struct fixture *f, const char *name, bool holds_chat, bool listens)
+{
+    struct registry *r = f->env.registry;
+    struct wait w = {.loop = f->loop};
+
+    if (listens) {
+        declare(f, name, QUEUE_TRANSIENT);
+        watch(f, name);
+    }
+    assert_int_equal(wait_end(&w, r->ops->gateway_refresh(r, name, 60000, wait_done, &w, &w.op, &w.err)), TR_OK);
+    w = (struct wait){.loop = f->loop};
+    if (holds_chat)
+        assert_int_equal(wait_end(&w, r->ops->conn_put(r, &f->chat, name, 60000, wait_done, &w, &w.op, &w.err)), TR_OK);
+}
+
+static struct envelope event(const struct fixture *f, enum envelope_kind kind, uint64_t offset)
+{
+    return (struct envelope){.kind = kind, .chat = f->chat, .turn = f->head, .offset = offset, .finish = FINISH_STOP};
+}
+
+static size_t seen_at(const struct fixture *f, const char *queue)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < f->seen_n; i++)
+        n += strcmp(f->seen[i].queue, queue) == 0;
+    return n;
+}
+
+static void notify(struct fixture *f, enum envelope_kind kind, uint64_t offset)
+{
+    const struct envelope env = event(f, kind, offset);
+
+    publish(f, topic_notify(&f->chat), &env, kind != ENVELOPE_REPLY);
+}
+
+static void test_holders(void **state)
+{
+    struct fixture f;
+    struct notifier *role = start(&f);
+
+    (void)state;
+    add_gateway(&f, "gateway.a", true, true);
+    add_gateway(&f, "gateway.b", false, true);
+    add_gateway(&f, "gateway.c", true, true);
+    notify(&f, ENVELOPE_REPLY, 0);
+    await_seen(&f, ENVELOPE_REPLY, NULL, 2);
+    support_for(f.loop, 30);
+    assert_int_equal(seen_at(&f, "gateway.a"), 1);
+    assert_int_equal(seen_at(&f, "gateway.b"), 0);
+    assert_int_equal(seen_at(&f, "gateway.c"), 1);
+    assert_int_equal(settle_acks, 1);
+    assert_int_equal(queue_length_of(&f, topic_notify(&f.chat)), 0);
+    end(&f, role);
+}
+
+static void test_no_record(void **state)
+{
+    struct fixture f;
+    struct notifier *role = start(&f);
+
+    (void)state;
+    add_gateway(&f, "gateway.a", false, true);
+    add_gateway(&f, "gateway.b", false, true);
+    notify(&f, ENVELOPE_REPLY, 0);
+    await_seen(&f, ENVELOPE_REPLY, NULL, 2);
+    assert_int_equal(seen_at(&f, "gateway.a"), 1);
+    assert_int_equal(seen_at(&f, "gateway.b"), 1);
+    end(&f, role);
+}
+
+/* Nobody is there at all: the history has it. */
+static void test_nobody(void **state)
+{
+    struct fixture f;
+    struct notifier *role = start(&f);
+
+    (void)state;
+    notify(&f, ENVELOPE_REPLY, 0);
+    notify(&f, ENVELOPE_DELTA, 0);
+    support_count(f.loop, &settle_acks, 1);
+    assert_int_equal(queue_length_of(&f, topic_notify(&f.chat)), 0);
+    end(&f, role);
+}
+
+static void test_order(void **state)
+{
+    struct fixture f;
+    struct notifier *role = start(&f);
+    struct queue *q;
+
+    (void)state;
+    add_gateway(&f, "gateway.a", true, true);
+    q = f.env.queue;
+    for (uint64_t i = 0; i < 100; i++) {
+        const struct envelope env = event(&f, ENVELOPE_DELTA, i);
+        struct buf body = {0};
+        struct queue_message msg = {.queue = topic_notify(&f.chat), .transient = true};
+
+        assert_int_equal(envelope_encode(&env, &body), TR_OK);
+        msg.body = (struct slice){body.data, body.len};
+        assert_int_equal(q->ops->publish(q, &msg, NULL, NULL, NULL, NULL), TR_OK);
+        buf_release(&body);
+        if (i % 10 == 0)
+            support_for(f.loop, 1);
+    }
+    notify(&f, ENVELOPE_REPLY, 100);
+    await_seen(&f, ENVELOPE_REPLY, NULL, 1);
+    assert_int_equal(f.seen_n, 101);
+    for (size_t i = 0; i < f.seen_n; i++)
+        assert_int_equal(f.seen[i].env.offset, i);
+    end(&f, role);
+}
+
+static void on_names(void *ctx, enum tr_rc rc, const char *const *names, size_t n, const struct tr_err *err)
+{
+    struct wait *w = ctx;
+
+    (void)names;
+    wait_called(w, rc == TR_OK && n > 0 ? TR_OK : TR_NOT_FOUND, err);
+}
+
+static void test_gateway_gone(void **state)
+{
+    struct fixture f;
+    struct notifier *role = start(&f);
+    struct wait w = {0};
+    struct registry *r;
+
+    (void)state;
+    add_gateway(&f, "gateway.gone", true, false);
+    notify(&f, ENVELOPE_REPLY, 0);
+    support_count(f.loop, &settle_acks, 1);
+    r = f.env.registry;
+    w.loop = f.loop;
+    assert_int_equal(wait_end(&w, r->ops->conns(r, &f.chat, on_names, &w, &w.op, &w.err)), TR_NOT_FOUND);
+    end(&f, role);
+}
+
+static void test_registry_down(void **state)
+{
+    struct fixture f;
+    struct notifier *role = start(&f);
+
+    (void)state;
+    add_gateway(&f, "gateway.a", false, true);
+    notify(&f, ENVELOPE_REPLY, 0); /* now it knows the gateways */
+    await_seen(&f, ENVELOPE_REPLY, NULL, 1);
+    registry_down = true;
+    support_for(f.loop, 600);
+    notify(&f, ENVELOPE_REPLY, 1);
+    notify(&f, ENVELOPE_DELTA, 2);
+    await_seen(&f, ENVELOPE_REPLY, NULL, 2);
+    await_seen(&f, ENVELOPE_DELTA, NULL, 1);
+    end(&f, role);
+}
+
+static void test_undecodable(void **state)
+{
+    struct fixture f;
+    struct notifier *role = start(&f);
+
+    (void)state;
+    publish_bytes(&f, topic_notify(&f.chat), "no envelope");
+    support_count(f.loop, &settle_dead, 1);
+    end(&f, role);
+}
+
+static void on_drained(void *ctx)
+{
+    size_t *n = ctx;
+
+    ++*n;
+}
+
+static void test_drain(void **state)
+{
+    struct fixture f;
+    struct notifier *role = start(&f);
+    size_t drained = 0;
+
+    (void)state;
+    add_gateway(&f, "gateway.a", true, true);
+    notify(&f, ENVELOPE_REPLY, 0);
+    notifier_drain(role, on_drained, &drained);
+    support_count(f.loop, &drained, 1);
+    notify(&f, ENVELOPE_REPLY, 1);
+    support_for(f.loop, 30);
+    assert_null(find_seen(&f, ENVELOPE_REPLY, NULL, 1));
+    assert_int_equal(queue_length_of(&f, topic_notify(&f.chat)), 2 - f.seen_n);
+    end(&f, role);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_holders),     cmocka_unit_test(test_no_record),    cmocka_unit_test(test_nobody),
+        cmocka_unit_test(test_order),       cmocka_unit_test(test_gateway_gone), cmocka_unit_test(test_registry_down),
+        cmocka_unit_test(test_undecodable), cmocka_unit_test(test_drain),
+    };
+
+    log_set_level(LOG_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
