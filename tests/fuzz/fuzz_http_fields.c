@@ -1,6 +1,6 @@
 /*
- * The gateway's small languages.  The first byte says which: a request's head (what is taken has a path and slices within its bytes),
- * a cookie, a query, a list, an origin, a listen address (what is taken, formatted and read again is the same).
+ * The gateway's small languages.  The first byte says which: a request's head (slices lie within its bytes); a cookie, a
+ * query, a list; origins and a listen address (what is taken, formatted and read again is the same).
  */
 #include "fuzz.h"
 

@@ -1,6 +1,6 @@
 /*
- * A client's message: every one gets at most one answer at once, and none is lost: what isn't answered at once is under way at the
- * desk, and answered when the desk answers.  Every text sent is JSON with a type, and carries the ref of what it answers.
+ * A client's message gets one answer: at once, or, where it is under way at the desk, when the desk answers.  Every text
+ * sent is JSON with a type.  A connection that goes leaves nothing behind.
  */
 #include "fuzz.h"
 

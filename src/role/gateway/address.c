@@ -134,6 +134,8 @@ static bool normalise(const char *text, size_t len, char out[ORIGIN_MAX])
     if (host == 0 || strpbrk(out + scheme, "/?#") != NULL)
         return false;
     colon = strrchr(out + scheme, ':');
+    if (out[scheme] != '[' && colon != strchr(out + scheme, ':'))
+        return false; /* IPv6 stands in brackets */
     if (colon != NULL && strchr(colon, ']') == NULL) {
         if (colon == out + scheme || !parse_port(colon + 1, strlen(colon + 1), &port))
             return false;

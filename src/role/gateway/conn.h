@@ -5,7 +5,7 @@
  *   BUSY       -> READING     http_reply      answered; the next one is read
  *   READING    -> OPEN        ws_upgrade      a WebSocket from now on
  *   OPEN       -> CLOSING     ws_close        our close frame is out, the peer's is waited for
- *   any        -> ENDING      conn_end        what waits is written, then the sending side is closed, the rest read away
+ *   any        -> ENDING      conn_end        what waits is written, then our side is closed, the rest read away
  *   any        -> CLOSED      conn_abort      the handle is being closed; freed by on_closed
  */
 #ifndef GATEWAY_CONN_H
@@ -46,7 +46,7 @@ static inline struct gateway *conn_gateway(const struct conn *c)
 }
 uint32_t conn_now_s(const struct conn *c);
 
-/* Write, now or when the socket takes it.  Copied.  False: the connection is at its end (or out of memory: then it is aborted). */
+/* Write, now or when the socket takes it.  Copied.  False: the connection is at its end. */
 bool conn_write(struct conn *c, const void *data, size_t len);
 /*
  * Does more wait than may?  The greatest piece isn't counted: a long answer must get through to a client that reads.

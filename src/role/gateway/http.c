@@ -1,4 +1,7 @@
-/* http - requests off the connection, one at a time: bounds, order, time limits.  What they ask for is http_routes.c's. */
+/*
+ * http - requests off the connection, one at a time: bounds, order, time limits.
+ * Comes from conn.c; what they ask for is http_routes.c's.
+ */
 #include "role/gateway/gateway_impl.h"
 
 #include <stdlib.h>

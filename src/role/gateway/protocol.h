@@ -1,5 +1,5 @@
 /*
- * protocol - troupe.v1 (contract 7): a client's JSON text -> a call of the desk; the desk's answers and events -> JSON text.
+ * protocol - troupe.v1 (contract 7): a client's JSON text -> a call of the desk; its answers and events -> JSON text.
  * Knows no sockets: a transport hands text in, and takes text out through `send`.
  *
  *   transport --protocol_message()--> desk

@@ -1,6 +1,6 @@
 /*
- * slow - deltas for a client that reads slowly.  Past half of what may wait for it, a variant's deltas are joined into one
- * that is kept back, and sent when there is room again; its reply, which carries the whole text, makes it needless.
+ * slow - deltas for a client that reads slowly.  Past half of what may wait for it, a variant's deltas are joined into
+ * one that is kept back, and sent when there is room again; its reply, which carries the whole text, makes it needless.
  * Past the whole, ws.c closes the connection.
  */
 #include "role/gateway/gateway_impl.h"

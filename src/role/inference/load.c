@@ -216,12 +216,7 @@ static bool take_turn(struct turn *t, const struct turn_view *view)
         turn_finish(t, SETTLE_ACK, 0, NULL);
         return false;
     }
-    t->stop = t->stop || view->stop;
-    if (t->stop) {
-        t->finish = FINISH_STOPPED;
-        turn_enter(t, TURN_STORING);
-        return false;
-    }
+    t->stop = t->stop || view->stop; /* its empty reply waits for the replies before it, too */
     rc = view->user != NULL ? take_text(t, view, &err) : TR_OK;
     if (rc == TR_INVALID)
         turn_fail(t, "internal", true, rc, &err);
@@ -394,10 +389,7 @@ void load_wait_due(struct turn *t)
     const uint64_t now = loop_now_ms(t->r->env.loop);
     struct tr_op *op = NULL;
 
-    if (t->stop) {
-        t->finish = FINISH_STOPPED;
-        turn_enter(t, TURN_STORING);
-    } else if (t->looked_ms == 0) {
+    if (t->looked_ms == 0) {
         turn_enter(t, TURN_CONTEXT);
     } else if (inference_find(t->r, &t->before.turn, 0) != NULL) {
         t->waiting_ms = t->asked_ms = now; /* under way here: it will wake us */

@@ -7,13 +7,12 @@
  *   LOADING     -> CARD         loaded          every turn that the prompt reaches is in the context
  *   LOADING     -> REBUILDING   loaded          the context is read anew from the history
  *   LOADING     -> WAITING      loaded          a turn before it is unsettled (contract 11.2)
- *   LOADING     -> STORING      take_turn       marked to stop: an empty reply
  *   LOADING     -> PUBLISHING   take_turn       redelivered; the reply is stored already
  *   REBUILDING  -> CARD         on_before
  *   REBUILDING  -> WAITING      on_before
  *   WAITING     -> CONTEXT      load_wait_due   woken by that turn, or time to look again
- *   WAITING     -> STORING      load_wait_due   stopped
  *   CARD        -> GENERATING   with_card
+ *   GENERATING  -> STORING      generate_start  marked to stop before it began: an empty reply
  *   GENERATING  -> CHECKING     on_done         before any text, a failed engine is followed by the next one
  *   CHECKING    -> STORING      on_checked      the stop mark is looked at once more
  *   STORING     -> PUBLISHING   on_stored       mine, or another attempt's that was first

@@ -1,4 +1,4 @@
-/* What a client sends -> the desk's call or the exact error; what the desk tells -> the exact JSON; the gateway's small languages. */
+/* A client's message -> the desk's call or the exact error; what the desk tells -> the exact JSON; small languages. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -319,6 +319,7 @@ static void test_origins(void **state)
     assert_false(allows(&o, "http://chat.example") || allows(&o, "http://localhost:8080"));
     origins_release(&o);
     assert_int_equal(origins_parse("*", 8080, NULL, &o, &err), TR_INVALID);
+    assert_int_equal(origins_parse("http://::1:80", 8080, NULL, &o, &err), TR_INVALID);
     assert_int_equal(origins_parse("https://a/path", 8080, NULL, &o, &err), TR_INVALID);
 }
 
