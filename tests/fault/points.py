@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from chatter import Chatter, finish  # noqa: E402
 from troupe import Server  # noqa: E402
 
-POINTS = ["desk.written", "desk.published", "preprocess.claimed", "preprocess.published", "inference.claimed",
+POINTS = ["accept.stored", "accept.published", "preprocess.claimed", "preprocess.published", "inference.claimed",
           "inference.generated", "inference.stored", "inference.published", "notifier.claimed", "notifier.published"]
 
 

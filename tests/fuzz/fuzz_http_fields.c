@@ -1,5 +1,5 @@
 /*
- * The gateway's small languages.  The first byte says which: a request's head (slices lie within its bytes); a cookie, a
+ * The gateway's small languages.  By the first byte: a request's head (slices lie within its bytes); a cookie, a
  * query, a list; origins and a listen address (what is taken, formatted and read again is the same).
  */
 #include "fuzz.h"

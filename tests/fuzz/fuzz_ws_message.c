@@ -1,5 +1,5 @@
 /*
- * A client's message gets one answer: at once, or, where it is under way at the desk, when the desk answers.  Every text
+ * Each message gets one answer: at once, or, where it is under way at the desk, when the desk answers.  Every text
  * sent is JSON with a type.  A connection that goes leaves nothing behind.
  */
 #include "fuzz.h"

@@ -1,7 +1,7 @@
 /*
  * http_parse - one request's head (HTTP/1.0, 1.1) out of a run of bytes, and the small languages inside it: query,
  * cookie, lists of tokens, entity tags.  Pure: no I/O, no clock, no logging.
- * Strict where leniency lets requests be smuggled: CRLF only, no folded lines, one Content-Length, no Transfer-Encoding.
+ * Strict where leniency lets requests be smuggled: CRLF only, no folds, one Content-Length, no Transfer-Encoding.
  */
 #ifndef GATEWAY_HTTP_PARSE_H
 #define GATEWAY_HTTP_PARSE_H
@@ -52,7 +52,7 @@ struct http_request {
 /* How long the head is, up to and with its empty line; 0: it is not whole yet. */
 size_t http_head_end(const uint8_t *data, size_t len, size_t from);
 
-/* Read the head data[0..len) whole.  0: *ret_request is filled; else the HTTP status, *ret_message (static) says why. */
+/* Read the whole head.  0: *ret_request is filled; else the HTTP status, and *ret_message (static) why. */
 unsigned http_parse(const uint8_t *data, size_t len, struct http_request *ret_request, const char **ret_message);
 
 /*

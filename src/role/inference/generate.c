@@ -7,6 +7,7 @@
  */
 #include "role/inference/impl.h"
 
+#include "base/fault.h"
 #include "base/metrics.h"
 
 #include <string.h>
@@ -179,6 +180,7 @@ static void on_done(void *ctx, enum tr_rc rc, const struct engine_result *result
     } else {
         if (result != NULL)
             t->usage = *result;
+        fault_point("inference.generated");
         t->finish = t->stop || result == NULL ? FINISH_STOPPED : result->finish;
         turn_enter(t, TURN_CHECKING);
     }

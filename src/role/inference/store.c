@@ -4,6 +4,7 @@
  */
 #include "role/inference/impl.h"
 
+#include "base/fault.h"
 #include "base/metrics.h"
 
 #include <string.h>
@@ -192,6 +193,7 @@ static void on_stored(void *ctx, enum tr_rc rc, bool mine, uint64_t change, cons
         return;
     }
     t->tries = 0;
+    fault_point("inference.stored");
     if (mine) {
         t->change = change;
         count_stored(t);
@@ -291,6 +293,7 @@ static void on_published(void *ctx, enum tr_rc rc, const struct tr_err *err)
     } else if (t->dead) {
         turn_finish(t, SETTLE_DEAD_LETTER, 0, tr_err_text(&t->cause));
     } else {
+        fault_point("inference.published");
         turn_log(t, LOG_DEBUG, "turn.done", TR_OK, finish_name(t->finish));
         turn_finish(t, SETTLE_ACK, 0, NULL);
     }

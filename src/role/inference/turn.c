@@ -24,6 +24,7 @@
  */
 #include "role/inference/impl.h"
 
+#include "base/fault.h"
 #include "base/metrics.h"
 
 #include <assert.h>
@@ -108,9 +109,11 @@ void turn_begin(struct inference *r, const struct queue_incoming *msg, const str
     uint32_t random;
     struct turn *t;
 
-    if (inference_find(r, &work->turn, work->variant) != NULL) { /* that one's delivery stands for both */
+    fault_point("inference.claimed");
+    if (inference_find(r, &work->turn, work->variant) != NULL) {
+        /* Either delivery may be the one that was confirmed to a gateway: this one is looked at again when that is done. */
         metric_add(&metric_redelivered, 1);
-        q->ops->ack(q, msg->delivery);
+        q->ops->retry(q, msg->delivery, false, TROUBLE_MS, NULL);
         return;
     }
     t = calloc(1, sizeof *t);

@@ -10,6 +10,7 @@
  */
 #include "role/notifier/impl.h"
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/metrics.h"
 
@@ -103,6 +104,7 @@ static void event_end(struct event *e)
     if (e->delivery == NULL) {
         event_free(e);
     } else if (e->failed.rc == TR_OK) {
+        fault_point("notifier.published");
         q->ops->ack(q, e->delivery);
         free(e);
     } else {
@@ -304,6 +306,7 @@ static void on_message(void *ctx, const struct queue_incoming *msg)
     struct line *line;
     struct tr_err err = {0};
 
+    fault_point("notifier.claimed");
     if (envelope_decode(msg->body.data, msg->body.len, &env, &err) != TR_OK) {
         log_event(LOG_WARN, "notify.undecodable", "queue=%s cause=%Q", msg->queue, tr_err_text(&err));
         if (msg->delivery != NULL)

@@ -16,6 +16,7 @@
  */
 #include "role/preprocess/preprocess.h"
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "domain/notes.h"
@@ -166,6 +167,7 @@ static void on_published(void *ctx, enum tr_rc rc, const struct tr_err *err)
         return;
     }
     metric_add(&metric_done, 1);
+    fault_point("preprocess.published");
     job_end(job, SETTLE_ACK, 0);
 }
 
@@ -354,6 +356,7 @@ static void on_message(void *ctx, const struct queue_incoming *msg)
         q->ops->retry(q, msg->delivery, false, TROUBLE_MS, NULL);
         return;
     }
+    fault_point("preprocess.claimed");
     rc = envelope_decode(msg->body.data, msg->body.len, &job->env, &err);
     if (rc == TR_OK && job->env.kind != ENVELOPE_WORK)
         rc = tr_fail(&err, TR_INVALID, "not a call to work");
