@@ -63,7 +63,7 @@ static void test_in_hand_twice(void **state)
     reply_is(&h.f, &work.turn, "Ada heard: twice", FINISH_STOP);
     support_for(h.f.loop, 100);
     assert_int_equal(generated, 1);
-    assert_int_equal(count_seen(&h.f, ENVELOPE_REPLY, NULL), 1);
+    assert_int_equal(count_seen(&h.f, ENVELOPE_REPLY, NULL), 2); /* the second out of the store; gateways drop it */
     assert_int_equal(queue_length_of(&h.f, WORKER_QUEUE), 0);
     house_close(&h);
 }
