@@ -1,11 +1,11 @@
 /* http_static - the chat page's files, out of the binary. */
 #include "role/gateway/gateway_impl.h"
-#include "role/gateway/static_files.h"
+#include "base/embedded.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static const struct static_file *find(const char *path)
+static const struct embedded_file *find(const char *path)
 {
     for (size_t i = 0; i < static_files_n; i++)
         if (strcmp(static_files[i].path, path) == 0)
@@ -23,7 +23,7 @@ bool http_static(struct conn *c, const struct http_request *req)
     static const char page_csp[] =
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-    const struct static_file *f = find(req->path);
+    const struct embedded_file *f = find(req->path);
     struct http_answer a = {.status = 200, .csp = page_csp, .cache = "no-cache"};
     char headers[256], packed_tag[96];
     bool packed;
