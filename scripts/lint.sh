@@ -28,6 +28,7 @@ planted_include_is_found() {
     [ "$(grep -c 'may not include' <<<"$out")" -eq 2 ]
 }
 no_paths_of_a_machine() { ! git grep -nIE '/(home|root|work)/[a-z.]' -- . ':!scripts/lint.sh'; }
+example_is_current() { [ ! -x build/src/troupe ] || build/src/troupe env | diff - .env.example; }
 page_types() { (cd web && npm run --silent check); }
 
 check "formatting" formatted
@@ -35,5 +36,6 @@ check "who includes whom" scripts/includes.py src
 check "a planted wrong include is found" planted_include_is_found
 check "no paths of a machine" no_paths_of_a_machine
 make --no-print-directory web/dist/app.js >&2
+check ".env.example has every key" example_is_current
 check "the page's types" page_types
 exit $failed

@@ -5,6 +5,7 @@ cd "$top"
 passed=0 failed=0
 stages=("$@")
 [ ${#stages[@]} -gt 0 ] || stages=(setup lint unit tsan clang flow fault conformance e2e)
+export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export TROUPE_TEST_SLOWNESS=${TROUPE_TEST_SLOWNESS:-1}
 
 # tally LABEL COMMAND...: run it, show it, count its results: "ok"/"not ok" lines, Meson's and node's summaries.
@@ -47,7 +48,7 @@ for stage in "${stages[@]}"; do
     tsan)
         CC=clang CXX=clang++ scripts/build.sh build-tsan -Db_sanitize=thread -Db_lundef=false
         tally "contract (clang, TSan)" meson test -C build-tsan --no-rebuild --print-errorlogs --suite contract
-        TROUPE_TEST_BINARY=$top/build-tsan/src/troupe TROUPE_TEST_SLOWNESS=6 tally "flow (TSan)" "$python" tests/flow/test_chat.py
+        TSAN_OPTIONS=halt_on_error=1:suppressions=$top/tests/tsan.supp TROUPE_TEST_BINARY=$top/build-tsan/src/troupe TROUPE_TEST_SLOWNESS=6 tally "flow (TSan)" "$python" tests/flow/test_chat.py
         ;;
     clang)
         # -Werror under the other compiler

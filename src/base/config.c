@@ -13,12 +13,12 @@ static const struct key {
     const char *name, *value, *comment;
 } keys[] = {
     {"TROUPE_LISTEN", "127.0.0.1:8080", "Where the gateway listens: address:port (port 0: any free one, told in the log)."},
-    {"TROUPE_METRICS_LISTEN", "", "Where roles without HTTP of their own serve /metrics; empty: nowhere."},
+    {"TROUPE_METRICS_LISTEN", "", "Where roles without HTTP of their own will serve /metrics; `troupe up` serves them on TROUPE_LISTEN."},
     {"TROUPE_BROKER", "sqlite:data/queue.db", "The queues between the roles."},
     {"TROUPE_HISTORY", "sqlite:data/history.db", "Chats and turns, sealed."},
     {"TROUPE_CATALOGUE", "sqlite:data/catalogue.db", "Users and characters."},
     {"TROUPE_REGISTRY", "memory:", "Workers, connections, recent context, rate limits: all of it can be rebuilt."},
-    {"TROUPE_MEDIA", "file:data/media", "Pictures and sound (not served yet)."},
+    {"TROUPE_MEDIA", "file:data/media", "Pictures and sound: read, but nothing is stored there yet."},
     {"TROUPE_ENGINE", "llama:.deps/models/SmolLM2-135M-Instruct.Q4_1.gguf",
      "What writes the replies, several in order of fallback, comma-separated: llama:PATH of a GGUF. "
      "stub: answers without a model (?delay_ms=&gap_ms=), for tests."},

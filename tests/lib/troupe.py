@@ -39,6 +39,7 @@ class Server:
             "TROUPE_RATE_USER": "0",
             "TROUPE_RATE_ADDRESS": "0",
             "TROUPE_LOG_LEVEL": "debug",
+            "TROUPE_DRAIN_SECONDS": "5",
         }
         self.env.update({k: str(v) for k, v in env.items()})
         self.log_path = os.path.join(self.folder, "log")
@@ -111,12 +112,17 @@ class Server:
     def __enter__(self):
         return self.start()
 
-    def __exit__(self, *_):
-        if os.environ.get("TROUPE_TEST_KEEP"):
-            self.kill()
-            print("kept", self.folder, file=sys.stderr)
-        else:
-            self.remove()
+    def __exit__(self, kind, *_):
+        try:
+            if kind is None and self.proc is not None:  # a clean end, which is also where leaks are told
+                code = self.stop()
+                assert code == 0, "troupe ended with %s: %s" % (code, self.tail(40))
+        finally:
+            if os.environ.get("TROUPE_TEST_KEEP"):
+                self.kill()
+                print("kept", self.folder, file=sys.stderr)
+            else:
+                self.remove()
 
 
 class Refused(Exception):
