@@ -28,7 +28,10 @@ static struct desk *desk(struct conn *c)
 
 static void bad_request(struct conn *c, const char *field, const char *message)
 {
-    http_error(c, 400, NULL, message, field, NULL, false);
+    char text[160];
+
+    snprintf(text, sizeof text, "%s: %s", field, message);
+    http_error(c, 400, NULL, text, field, NULL, false);
 }
 
 static void out_of_memory(struct conn *c)

@@ -76,7 +76,7 @@ static void refuse_field(struct peer *peer, const char *ref, size_t ref_len, con
 {
     struct desk_error error = {.code = "bad_request", .field = field};
 
-    snprintf(error.message, sizeof error.message, "%s", message);
+    snprintf(error.message, sizeof error.message, "%s%s%s", field != NULL ? field : "", field != NULL ? ": " : "", message);
     refuse(peer, ref, ref_len, &error);
 }
 
