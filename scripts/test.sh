@@ -4,7 +4,7 @@
 cd "$top"
 passed=0 failed=0
 stages=("$@")
-[ ${#stages[@]} -gt 0 ] || stages=(setup lint unit tsan clang flow fault conformance e2e)
+[ ${#stages[@]} -gt 0 ] || stages=(setup lint page unit tsan clang flow fault conformance e2e)
 export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export TROUPE_TEST_SLOWNESS=${TROUPE_TEST_SLOWNESS:-1}
 
@@ -16,8 +16,8 @@ tally() {
     say "$label"
     "$@" 2>&1 | tee "$out" || status=1
     # every counter starts a line; Meson: "Ok:  12", node: "# pass 12" or "ℹ pass 12"
-    p=$(($(grep -c '^ok ' "$out" || true) + $(sum '^Ok: ' "$out") + $(sum '^[#ℹ] pass ' "$out")))
-    f=$(($(grep -c '^not ok ' "$out" || true) + $(sum '^\(Fail\|Timeout\|Unexpected Pass\): ' "$out") + $(sum '^[#ℹ] fail ' "$out")))
+    p=$(($(grep -c '^ok ' "$out" || true) + $(sum '^Ok: ' "$out") + $(sum '^\(#\|ℹ\) pass ' "$out")))
+    f=$(($(grep -c '^not ok ' "$out" || true) + $(sum '^\(Fail\|Timeout\|Unexpected Pass\): ' "$out") + $(sum '^\(#\|ℹ\) fail ' "$out")))
     if [ $status -ne 0 ] && [ $f -eq 0 ]; then f=1; fi
     if [ $status -eq 0 ] && [ $((p + f)) -eq 0 ]; then
         echo "not ok $label: it counted nothing"
@@ -27,7 +27,7 @@ tally() {
     printf '== %s: %d passed, %d failed, %d s\n' "$label" "$p" "$f" $((SECONDS - start))
     rm -f "$out"
 }
-sum() { sed -n "s/$1 *\([0-9][0-9]*\).*/\\1/p" "$2" | sed 's/.*[^0-9]//' | paste -sd+ | sed 's/^$/0/' | bc_; }
+sum() { sed -n "/$1/{s/$1 *//;s/[^0-9].*//;p}" "$2" | paste -sd+ | sed 's/^$/0/' | bc_; }
 bc_() { read -r e && echo $((e)); }
 python=$deps/test-python/bin/python
 
@@ -41,6 +41,7 @@ for stage in "${stages[@]}"; do
         scripts/build.sh build --buildtype=release -Dwerror=false
         ;;
     lint) tally "lint" scripts/lint.sh ;;
+    page) tally "the page's protocol client" npm --prefix web test ;;
     unit)
         scripts/build.sh build-asan -Db_sanitize=address,undefined -Db_lundef=false -Dfault_points=true
         tally "unit, contract, corpus (gcc, ASan+UBSan)" meson test -C build-asan --no-rebuild --print-errorlogs
