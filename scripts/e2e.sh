@@ -14,4 +14,5 @@ for _ in $(seq 100); do
     kill -0 $pid 2>/dev/null || { cat "$folder/log"; die "troupe did not start"; }
     sleep 0.1
 done
-TROUPE_E2E_URL=$(sed -n 's/.*\(http[^ ]*\)\/$/\1/p' "$folder/out") node --test --test-reporter=spec tests/e2e/
+export TROUPE_E2E_BINARY=$binary # for the test that kills a server of its own
+TROUPE_E2E_URL=$(sed -n 's/.*\(http[^ ]*\)\/$/\1/p' "$folder/out") node --test ${TROUPE_E2E_ONLY:+--test-name-pattern="$TROUPE_E2E_ONLY"} --test-reporter=spec tests/e2e/

@@ -1,12 +1,13 @@
 // The chat page in a real browser, against a running server.
 //
 //   TROUPE_E2E_URL       the server's base URL (its engine: stub:?delay_ms=200&gap_ms=50)
+//   TROUPE_E2E_BINARY    the program, for the test that kills and starts one of its own; unset: that test is skipped
 //   TROUPE_E2E_SHOTS     a folder for screenshots; unset: none
 //   TROUPE_E2E_CHROMIUM  the browser; /usr/bin/chromium if unset
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
-  base, begin, field, say, shot, someWords, sound, stopButton, tab, until, visitor, wholeReply, words, wordsOf,
+  base, begin, field, lastReply, ownServer, say, shot, someWords, sound, stopButton, tab, until, visitor, wholeReply, words, wordsOf,
 } from './helpers.mjs';
 
 test('a whole chat: a character, a greeting, a message, a reply, the list', async () => {
@@ -217,6 +218,45 @@ test('a cut connection resumes; what was written meanwhile goes out once', async
   await wholeReply(page, 'written in the dark');
   assert.equal(await page.locator('.mine .bubble').count(), 2);
   assert.equal(await page.locator('.banner').count(), 0);
+  sound(page);
+});
+
+test('the server is killed in mid-reply and starts again: no word lost, none doubled', {
+  skip: process.env.TROUPE_E2E_BINARY ? false : 'TROUPE_E2E_BINARY is not set',
+}, async () => {
+  const server = await ownServer('stub:?delay_ms=150&gap_ms=60');
+  const page = await begin(await visitor({ at: server.url }));
+  const text = words(60, 'kill');
+  await say(page, text);
+  await someWords(page);
+  // From here on every state of the reply that is drawn is looked at.
+  await page.evaluate(() => {
+    window.__drawn = new Set();
+    const look = () => window.__drawn.add([...document.querySelectorAll('.reply .prose')].at(-1)?.textContent.trim() ?? '');
+    new MutationObserver(look).observe(document.querySelector('.turns'), { childList: true, subtree: true, characterData: true });
+  });
+  await server.kill();
+  await page.locator('.banner').waitFor();
+  await say(page, 'while it was down'); // stays here, and goes out once
+  await server.start();
+  await until(() => page.locator('.banner').count(), (n) => n === 0, 'the connection to come back', 30_000);
+  await wholeReply(page, 'while it was down', 60_000);
+  const whole = await page.locator('.turn').nth(1).locator('.reply .prose').innerText();
+  assert.match(whole, / heard: kill0 /);
+  assert.equal(whole.replace(/^.*? heard: /, ''), text);
+  const drawn = (await page.evaluate(() => [...window.__drawn])).filter((d) => d.includes('kill'));
+  for (const d of drawn) assert.ok(whole.startsWith(d), `drawn: ${d}`);
+  assert.equal(await page.locator('.mine .bubble').count(), 2);
+  await page.reload();
+  await lastReply(page).waitFor();
+  assert.equal(await page.locator('.mine .bubble').count(), 2);
+  assert.equal(await page.locator('.reply .prose').count(), 3); // the greeting and the two replies
+  await server.kill();
+  await server.start();
+  await until(() => page.locator('.banner').count(), (n) => n === 0, 'the connection to come back', 30_000);
+  await say(page, 'still the same visitor');
+  await wholeReply(page, 'still the same visitor');
+  assert.equal(await page.locator('.mine .bubble').count(), 3);
   sound(page);
 });
 

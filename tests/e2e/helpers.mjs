@@ -1,6 +1,10 @@
 // What the page's tests share: a browser, visitors, tabs, and waiting for words.
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, afterEach, before } from 'node:test';
 import { chromium } from 'playwright-core';
 
@@ -11,6 +15,7 @@ if (shots) mkdirSync(shots, { recursive: true });
 
 let browser;
 let contexts = [];
+let servers = [];
 before(async () => {
   browser = await chromium.launch({
     executablePath: process.env.TROUPE_E2E_CHROMIUM ?? '/usr/bin/chromium',
@@ -21,6 +26,8 @@ before(async () => {
 afterEach(async () => {
   for (const c of contexts) await c.close();
   contexts = [];
+  for (const s of servers) await s.remove();
+  servers = [];
 });
 after(() => browser?.close());
 
@@ -36,13 +43,52 @@ function holdSockets() {
   };
 }
 
-/** A new visitor: cookies of its own. */
-export async function visitor(options = {}) {
+/** A new visitor: cookies of its own.  `at`: a server other than the common one. */
+export async function visitor({ at = base, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+  context.at = at;
   context.setDefaultTimeout(15_000);
   contexts.push(context);
   await context.addInitScript(holdSockets);
   return context;
+}
+
+const freePort = () => new Promise((resolve, reject) => {
+  const s = createServer();
+  s.on('error', reject);
+  s.listen(0, '127.0.0.1', () => {
+    const { port } = s.address();
+    s.close(() => resolve(port));
+  });
+});
+
+/** A server of the test's own, to be killed and started again on the same port and data. */
+export async function ownServer(engine) {
+  const folder = mkdtempSync(join(tmpdir(), 'troupe-e2e-'));
+  const port = await freePort();
+  const others = Object.entries(process.env).filter(([k]) => !k.startsWith('TROUPE_'));
+  const env = {
+    ...Object.fromEntries(others), TROUPE_LISTEN: `127.0.0.1:${port}`, TROUPE_ENGINE: engine, TROUPE_RATE_USER: '0', TROUPE_RATE_ADDRESS: '0',
+  };
+  let child = null;
+  const server = {
+    url: `http://127.0.0.1:${port}`,
+    start: () => new Promise((resolve, reject) => {
+      child = spawn(process.env.TROUPE_E2E_BINARY, ['up'], { cwd: folder, env, stdio: ['ignore', 'pipe', 'ignore'] });
+      child.once('error', reject);
+      child.once('exit', (code) => reject(new Error(`the server ended with ${code}`)));
+      child.stdout.on('data', (d) => String(d).includes('ready') && resolve());
+    }),
+    kill: () => new Promise((resolve) => {
+      if (!child || child.exitCode !== null || child.signalCode !== null) return resolve();
+      child.once('exit', resolve);
+      child.kill('SIGKILL');
+    }),
+    remove: () => server.kill().then(() => rmSync(folder, { recursive: true, force: true })),
+  };
+  servers.push(server);
+  await server.start();
+  return server;
 }
 
 /** A tab of a visitor.  Errors that the page throws, and breaches of its policy, fail the test. */
@@ -52,7 +98,7 @@ export async function tab(context, path = '/') {
   page.on('pageerror', (e) => page.wrongs.push(e.message));
   page.on('console', (m) => /Content.Security.Policy/i.test(m.text()) && page.wrongs.push(m.text()));
   page.on('dialog', (d) => { page.wrongs.push(`dialog: ${d.message()}`); void d.dismiss(); });
-  await page.goto(new URL(path, base).href);
+  await page.goto(new URL(path, context.at).href);
   return page;
 }
 
