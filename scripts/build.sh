@@ -9,12 +9,13 @@ if [ ! -f "$dir/build.ninja" ] || [ "$(cat "$dir/.options" 2>/dev/null)" != "$wa
     rm -rf "$dir"
     quietly "configuring $dir" meson setup "$dir" "$@"
     printf '%s' "$want" >"$dir/.options"
+    scripts/sources.py src tests >"$dir/.sources"
 else
     # a file that came or went since: the lists are made by globbing
     scripts/sources.py src tests >"$dir/.sources.new"
     cmp -s "$dir/.sources.new" "$dir/.sources" || meson setup --reconfigure "$dir" >/dev/null
+    mv "$dir/.sources.new" "$dir/.sources"
 fi
-scripts/sources.py src tests >"$dir/.sources"
 if ! ninja -C "$dir" -n 2>/dev/null | grep -q 'no work to do'; then
     quietly "compiling ($dir)" ninja -C "$dir"
 fi

@@ -11,9 +11,11 @@ command -v npm >/dev/null || run+=(npm)
 
 want=("${run[@]}")
 [ "${1:-run}" = run ] || want+=("${test[@]}")
+# one call for all of them; it fails where it does not know one, which is the same as missing
+have=$'\n'$(dpkg-query -W -f '${Package} ${Status}\n' "${want[@]}" 2>/dev/null | sed -n 's/ install ok installed$//p' || true)$'\n'
 missing=()
 for p in "${want[@]}"; do
-    dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
+    [[ $have == *$'\n'"$p"$'\n'* ]] || missing+=("$p")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 
