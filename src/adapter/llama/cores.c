@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The first number in a small file of the system; -1: none. */
 static long file_number(const char *path)
@@ -71,4 +72,20 @@ uint32_t cores_available(void)
     uint32_t cores = physical(), bound = quota();
 
     return bound > 0 && bound < cores ? bound : cores;
+}
+
+uint32_t cores_free(uint32_t mine)
+{
+    FILE *f = fopen("/proc/loadavg", "re");
+    long online = sysconf(_SC_NPROCESSORS_ONLN), running = -1, others;
+
+    if (f != NULL) {
+        if (fscanf(f, "%*s %*s %*s %ld/", &running) != 1)
+            running = -1;
+        fclose(f);
+    }
+    if (online < 1 || running < 0)
+        return UINT32_MAX;
+    others = running > (long)mine ? running - (long)mine : 0;
+    return others >= online ? 0 : (uint32_t)(online - others);
 }

@@ -11,7 +11,7 @@
 
 /* Zero means the default in each. */
 struct llama_engine_options {
-    uint32_t threads;        /* as many as cores are really free for us, at most 16 */
+    uint32_t threads;        /* as many as cores are free at the moment, at most 16 */
     uint32_t context_tokens; /* of one chat: 4096, at most what the model was trained for */
     uint32_t kv_mib;         /* memory for the chats' kept state: 512 */
     uint32_t sequences;      /* chats kept at once: as many as fit into kv_mib, at least 1 */

@@ -57,6 +57,7 @@ enum tr_rc generator_init(struct generator *g, struct loaded *loaded, struct tr_
     }
     g->batch = llama_batch_init(LOADER_BATCH, 0, 1);
     rendering_stops(&g->loaded, &g->stops);
+    threads_init(&g->threads, &g->loaded);
     llama_set_abort_callback(g->loaded.ctx, on_abort, g);
     return TR_OK;
 }
@@ -103,6 +104,7 @@ void generator_warm_up(struct generator *g)
     struct sequence *seq = &g->sequences.v[0];
     llama_token token = 0;
 
+    threads_begin(&g->threads);
     if (decode(g, seq, &token, 1) == DECODED)
         llama_synchronize(g->loaded.ctx);
     sequences_clear(&g->sequences, seq);
@@ -212,6 +214,7 @@ static enum tr_rc write_reply(struct reply *r, struct engine_result *result, str
             result->finish = FINISH_LENGTH;
             return TR_OK;
         }
+        threads_step(&r->g->threads);
         if (r->penalise)
             penalise(r);
         token = llama_sampler_sample(r->sampler, l->ctx, -1);
@@ -246,6 +249,7 @@ static enum tr_rc read_prompt(struct reply *r, const struct tokens *prompt, bool
 
         if (r->g->io->wish(r->g->io->ctx) != GENERATION_GO_ON)
             return outcome(r->g, DECODED, result, err);
+        threads_step(&r->g->threads);
         decoded = decode(r->g, r->seq, prompt->v + at, n < LOADER_BATCH ? n : LOADER_BATCH);
         if (decoded == NO_ROOM && again-- > 0) { /* from the beginning, with an empty sequence */
             sequences_clear(&r->g->sequences, r->seq);
@@ -276,6 +280,7 @@ static enum tr_rc run(struct reply *r, const struct engine_request *req, struct 
         return tr_fail(err, TR_NOMEM, "llama engine: sampler");
     r->seq = sequences_take(&g->sequences, &req->chat, prompt);
     result->prompt_tokens = (uint32_t)prompt->n;
+    threads_begin(&g->threads);
     rc = read_prompt(r, prompt, &go_on, result, err);
     if (rc != TR_OK || !go_on)
         return rc;

@@ -7,6 +7,7 @@
 
 #include "adapter/llama/pieces.h"
 #include "adapter/llama/sequences.h"
+#include "adapter/llama/threads.h"
 #include "port/engine.h"
 
 enum generation_wish { GENERATION_GO_ON = 0, GENERATION_STOP, GENERATION_CANCEL };
@@ -23,6 +24,7 @@ struct generator {
     struct sequences sequences;
     struct pieces_stops stops;
     struct llama_batch batch;
+    struct threads threads;
     /* of the generation under way */
     const struct generation_io *io;
     uint64_t timeout_ns, deadline_ns; /* 0: none */

@@ -156,6 +156,7 @@ static enum tr_rc make_context(const char *path, const struct llama_engine_optio
                        l->context_tokens, CONTEXT_MIN);
     l->sequences = choose_sequences(l, opt);
     l->threads = opt->threads > 0 ? opt->threads : cores < THREADS_MAX ? cores : THREADS_MAX;
+    l->threads_fixed = opt->threads > 0 || gpu;
     params.n_seq_max = l->sequences;
     params.n_ctx = (l->context_tokens + 255) / 256 * 256 * l->sequences;
     params.n_batch = params.n_ubatch = LOADER_BATCH;
