@@ -48,32 +48,85 @@ static void add_section(const char *title, const char *text, const char *charact
     card_expand(text, character, user, out);
 }
 
-/* The example dialogue without its <START> marks: blocks apart by an empty line. */
-static void add_examples(const struct card *card, const char *user, struct buf *out)
-{
-    static const char mark[] = "<START>";
-    const char *text = card->example_dialogue;
-    struct buf blocks = {0};
-    bool fresh = true;
+/* One message of the example dialogue; points into the expanded text. */
+struct example {
+    enum speaker speaker;
+    const char *text;
+    size_t len;
+};
+#define EXAMPLES_MAX 64
 
-    while (*text != '\0') {
-        if (strncasecmp(text, mark, sizeof mark - 1) == 0) {
-            text += sizeof mark - 1;
-            while (blocks.len > 0 && strchr(" \t\r\n", blocks.data[blocks.len - 1]) != NULL)
-                blocks.len--;
-            fresh = true;
-        } else if (fresh && strchr(" \t\r\n", *text) != NULL) {
-            text++;
-        } else {
-            if (fresh && blocks.len > 0)
-                buf_add_str(&blocks, "\n\n");
-            fresh = false;
-            buf_add_u8(&blocks, (uint8_t)*text++);
+static const char start_mark[] = "<START>";
+
+/* Behind "NAME:" at the line's beginning; NULL: the line is not NAME's. */
+static const char *behind_name(const char *line, const char *name)
+{
+    size_t len = strlen(name);
+
+    return strncmp(line, name, len) == 0 && line[len] == ':' ? line + len + 1 : NULL;
+}
+
+/* The last one is whole: white space off its ends; out with it if nothing is left, or if nobody answers the user. */
+static size_t end_example(struct example *v, size_t n, bool answered)
+{
+    struct example *e = n > 0 ? &v[n - 1] : NULL;
+
+    if (e == NULL)
+        return 0;
+    while (e->len > 0 && strchr(" \t\r\n", *e->text) != NULL) {
+        e->text++;
+        e->len--;
+    }
+    while (e->len > 0 && strchr(" \t\r\n", e->text[e->len - 1]) != NULL)
+        e->len--;
+    return e->len == 0 || (e->speaker == SPEAKER_USER && !answered) ? n - 1 : n;
+}
+
+/*
+ * The example dialogue (its names replaced) as messages: a line that begins with a name and a colon begins one, <START>
+ * begins anew.  0: it is no dialogue of the two.
+ */
+static size_t split_examples(const char *text, const char *character, const char *user, struct example *v)
+{
+    bool open = false;
+    size_t n = 0;
+
+    for (const char *line = text, *next; *line != '\0'; line = next) {
+        const char *end = strchrnul(line, '\n'), *said;
+        enum speaker speaker = SPEAKER_CHARACTER;
+
+        next = *end == '\n' ? end + 1 : end;
+        line += strspn(line, " \t");
+        said = behind_name(line, character);
+        if (said == NULL && (said = behind_name(line, user)) != NULL)
+            speaker = SPEAKER_USER;
+        if (strncasecmp(line, start_mark, sizeof start_mark - 1) == 0) {
+            n = end_example(v, n, false);
+            open = false;
+        } else if (said != NULL) {
+            n = end_example(v, n, speaker == SPEAKER_CHARACTER);
+            if (n == EXAMPLES_MAX)
+                return end_example(v, n, false);
+            v[n++] = (struct example){speaker, said, (size_t)(end - said)};
+            open = true;
+        } else if (open) {
+            v[n - 1].len = (size_t)(end - v[n - 1].text);
+        } else if (line < end && *line != '\r') {
+            return 0;
         }
     }
-    add_section("How {{char}} talks, as an example:\n", buf_str(&blocks), card->name, user, out);
-    out->failed = out->failed || blocks.failed;
-    buf_release(&blocks);
+    return end_example(v, n, false);
+}
+
+/* An example that is no dialogue, without its marks. */
+static void add_prose(const char *text, struct buf *out)
+{
+    while (*text != '\0') {
+        if (strncasecmp(text, start_mark, sizeof start_mark - 1) == 0)
+            text += sizeof start_mark - 1;
+        else
+            buf_add_u8(out, (uint8_t)*text++);
+    }
 }
 
 /* The entries for which chosen[] says so, by their order, then as they stand. */
@@ -102,10 +155,12 @@ static void add_lore(const struct card *card, const bool *chosen, const char *us
     }
 }
 
-static void add_system(const struct card *card, const char *user, struct buf *out)
+/* `examples`: the example dialogue, names replaced; `examples_n` messages of it follow the system part, 0: none. */
+static void add_system(const struct card *card, const char *user, const char *examples, size_t examples_n,
+                       struct buf *out)
 {
     bool constant[CARD_LORE_MAX];
-    struct buf lore = {0};
+    struct buf lore = {0}, prose = {0};
 
     if (empty(card->system_prompt))
         card_expand(default_system, card->name, user, out);
@@ -123,7 +178,15 @@ static void add_system(const struct card *card, const char *user, struct buf *ou
     }
     out->failed = out->failed || lore.failed;
     buf_release(&lore);
-    add_examples(card, user, out);
+    if (examples_n > 0) {
+        add_section("The first messages are an example of how {{char}} talks. ", "The conversation begins after them.",
+                    card->name, user, out);
+    } else {
+        add_prose(examples, &prose);
+        add_section("How {{char}} talks, as an example:\n", buf_str(&prose), card->name, user, out);
+    }
+    out->failed = out->failed || prose.failed;
+    buf_release(&prose);
 }
 
 /* Small letters: ASCII by hand, the rest by Unicode's case folding. */
@@ -227,21 +290,40 @@ static enum tr_rc put(struct prompt_message *m, enum speaker speaker, bool fixed
     return TR_OK;
 }
 
+/* The system part and the example dialogue: what every prompt of this card begins with. */
+static enum tr_rc put_beginning(const struct card *card, const char *user, const struct example *v, size_t n,
+                                const char *examples, struct prompt *p)
+{
+    struct buf text = {0};
+    enum tr_rc rc;
+
+    add_system(card, user, examples, n, &text);
+    rc = put(&p->messages[p->n++], SPEAKER_SYSTEM, true, &text);
+    for (size_t i = 0; i < n && rc == TR_OK; i++) {
+        buf_add(&text, v[i].text, v[i].len);
+        rc = put(&p->messages[p->n++], v[i].speaker, true, &text);
+    }
+    return rc;
+}
+
 enum tr_rc prompt_build(const struct card *card, const char *user_name, const struct prompt_recent *recent, size_t n,
                         struct prompt *ret_prompt)
 {
-    struct prompt p = {calloc(n + 1, sizeof p.messages[0]), 0};
+    struct prompt p = {calloc(n + 1 + EXAMPLES_MAX, sizeof p.messages[0]), 0};
+    struct example v[EXAMPLES_MAX];
+    struct buf examples = {0}, text = {0};
     size_t last = n; /* the last message of the user; n: none */
-    struct buf text = {0};
-    enum tr_rc rc;
+    enum tr_rc rc = TR_NOMEM;
 
     if (p.messages == NULL)
         return TR_NOMEM;
     for (size_t i = 0; i < n; i++)
         if (recent[i].speaker == SPEAKER_USER)
             last = i;
-    add_system(card, user_name, &text);
-    rc = put(&p.messages[p.n++], SPEAKER_SYSTEM, true, &text);
+    card_expand(card->example_dialogue, card->name, user_name, &examples);
+    if (!examples.failed)
+        rc = put_beginning(card, user_name, v, split_examples(buf_str(&examples), card->name, user_name, v),
+                           buf_str(&examples), &p);
     for (size_t i = 0; i < n && rc == TR_OK; i++) {
         if (i == last)
             add_last(card, user_name, recent, n, last, &text);
@@ -249,6 +331,7 @@ enum tr_rc prompt_build(const struct card *card, const char *user_name, const st
             buf_add(&text, recent[i].text, recent[i].len);
         rc = put(&p.messages[p.n++], recent[i].speaker, i == last, &text);
     }
+    buf_release(&examples);
     if (rc != TR_OK) {
         prompt_release(&p);
         return rc;

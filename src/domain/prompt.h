@@ -29,7 +29,8 @@ struct prompt_recent {
 };
 
 /*
- * System part: system_prompt or a default, name, description, personality, scenario, example dialogue, constant lore.
+ * System part: system_prompt or a default, name, description, personality, scenario, constant lore.  The example
+ * dialogue follows as messages of its own, fixed too; one that is no dialogue of the two stands in the system part.
  * Lore whose keys stand in the last `lore_scan_depth` messages goes into the last user message's front (not into the
  * beginning, which must stay the same), post_history to its end.
  */

@@ -37,24 +37,64 @@ static void the_system_part(void **state)
 
     (void)state;
     assert_int_equal(prompt_build(card, "Bob", recent, 2, &p), TR_OK);
-    assert_int_equal(p.n, 3);
+    assert_int_equal(p.n, 5);
     assert_string_equal(
         p.messages[0].text,
         "You are Luna, a character in a conversation with Bob. Always stay in character: think, feel and "
         "speak as Luna. Write only Luna's next reply. Never write, act or decide for Bob. Answer in the "
         "language that Bob writes in.\n\nAbout Luna:\nLuna is a fox.\n\nLuna's personality:\nsly\n\n"
-        "How Luna talks, as an example:\nBob: Hi\nLuna: Yip\n\nBob: Bye\n");
+        "The first messages are an example of how Luna talks. The conversation begins after them.");
     assert_int_equal(p.messages[0].speaker, SPEAKER_SYSTEM);
-    assert_true(p.messages[0].fixed && !p.messages[1].fixed && p.messages[2].fixed);
-    assert_string_equal(p.messages[1].text, "Hi {{user}}"); /* what was said stays as it was */
-    assert_string_equal(p.messages[2].text, "Who?");
-    assert_int_equal(p.messages[2].len, 4);
+    assert_true(p.messages[0].fixed && p.messages[1].fixed && p.messages[2].fixed);
+    assert_true(!p.messages[3].fixed && p.messages[4].fixed);
+    assert_string_equal(p.messages[3].text, "Hi {{user}}"); /* what was said stays as it was */
+    assert_string_equal(p.messages[4].text, "Who?");
+    assert_int_equal(p.messages[4].len, 4);
     prompt_release(&p);
     assert_null(p.messages);
     assert_int_equal(prompt_build(card, "Bob", NULL, 0, &p), TR_OK);
-    assert_int_equal(p.n, 1);
+    assert_int_equal(p.n, 3);
     prompt_release(&p);
     card_free(card);
+}
+
+/* What the example dialogue becomes: "U:…" and "C:…" a message; where it is no dialogue, it stands in the system part. */
+static void the_example_dialogue(void **state)
+{
+    static const struct {
+        const char *examples, *want;
+    } rows[] = {
+        {"<START>\\n{{user}}: Hi\\n{{char}}: Yip\\n<START>\\n{{user}}: Bye\\n", "U:Hi|C:Yip|"},
+        {"{{user}}: Hi\\r\\n{{char}}:  Yip\\r\\n\\r\\nyap \\r\\n", "U:Hi|C:Yip\r\n\r\nyap|"},
+        {"Bob: one\\nBob: two\\nLuna: three\\n<start>\\n<BOT>: four", "U:two|C:three|C:four|"},
+        {"{{char}}:\\n{{char}}: Yip", "C:Yip|"},
+        {"<START> \\n \\n", ""},
+        {"She barks: loud.", "S"},
+        {"<START>\\nA prologue.\\n{{user}}: Hi\\n{{char}}: Yip", "S"},
+        {"", ""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct buf fields = {0}, got = {0};
+        struct card *card;
+        struct prompt p;
+
+        buf_printf(&fields, "\"mes_example\":\"%s\"", rows[i].examples);
+        card = card_of(buf_str(&fields));
+        assert_int_equal(prompt_build(card, "Bob", NULL, 0, &p), TR_OK);
+        for (size_t k = 1; k < p.n; k++) {
+            assert_true(p.messages[k].fixed);
+            buf_printf(&got, "%c:%s|", p.messages[k].speaker == SPEAKER_USER ? 'U' : 'C', p.messages[k].text);
+        }
+        if (strstr(p.messages[0].text, "How Luna talks") != NULL)
+            buf_add_u8(&got, 'S');
+        assert_string_equal(buf_str(&got), rows[i].want);
+        prompt_release(&p);
+        card_free(card);
+        buf_release(&fields);
+        buf_release(&got);
+    }
 }
 
 static void the_cards_own_instructions(void **state)
@@ -231,6 +271,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_system_part),
+        cmocka_unit_test(the_example_dialogue),
         cmocka_unit_test(the_cards_own_instructions),
         cmocka_unit_test(lore),
         cmocka_unit_test(trims),
