@@ -10,7 +10,7 @@
 #define MARGIN 8        /* tokens of the context that stay free */
 #define TOP_K 100       /* of the candidates, before the finer choice */
 #define REPEAT_LAST 128 /* tokens that are made a little less likely to come again */
-#define REPEAT_PENALTY 1.05f
+#define REPEAT_PENALTY 1.1f
 
 /* llama_decode() */
 enum { DECODED = 0, NO_ROOM = 1, ABORTED = 2 };
