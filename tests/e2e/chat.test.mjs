@@ -211,6 +211,8 @@ test('a cut connection resumes; what was written meanwhile goes out once', async
   await page.locator('.banner').waitFor();
   await say(page, 'written in the dark');
   await page.locator('.mine.waiting, .mine.sending').waitFor();
+  const edges = await page.evaluate(() => [...document.querySelectorAll('.mine .bubble')].map((b) => Math.round(b.getBoundingClientRect().right)));
+  assert.equal(edges.at(-1), edges.at(-2), 'it stands where the others stand');
   await shot(page, 'offline');
   await page.evaluate(() => { window.__held.down = false; });
   // It may come back by itself before the button is reached.

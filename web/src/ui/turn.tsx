@@ -1,7 +1,7 @@
 // One turn: what the user said, and the character's reply in its variants.
 
 import { memo } from './memo';
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import type { JSX } from 'preact';
 import { charactersLeft, isRunning, runningVariant, type TurnView } from '../protocol';
 import { attempt, client } from '../store';
@@ -79,7 +79,8 @@ function Editor({ text, onSave, onCancel }: { text: string; onSave: (text: strin
   const field = useRef<HTMLTextAreaElement>(null);
   const left = charactersLeft(draft);
   const ready = draft.trim() !== '' && left >= 0;
-  useEffect(() => {
+  // Before anything can be typed: later it would move the caret under the writer's hands.
+  useLayoutEffect(() => {
     field.current?.focus();
     field.current?.setSelectionRange(text.length, text.length);
   }, []);
