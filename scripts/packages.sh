@@ -3,7 +3,7 @@
 . "$(dirname "$0")/common.sh"
 
 run=(build-essential meson ninja-build pkg-config cmake git ca-certificates python3 python3-venv
-    libuv1-dev libwebsockets-dev libwebsockets-evlib-uv libsodium-dev libsqlite3-dev
+    libuv1-dev libsodium-dev libsqlite3-dev
     libcld2-dev libutf8proc-dev libjansson-dev uthash-dev)
 test=(clang clang-format libclang-rt-14-dev llvm-14 libcmocka-dev chromium sqlite3 curl)
 command -v node >/dev/null || run+=(nodejs)
