@@ -1,16 +1,22 @@
 /*
  * loop - libuv's loop with deferred calls, posts from other threads, and timers.
- * Posted and deferred calls are run by one async handle's callback; deferred ones also keep an idle handle awake, so that
- * the loop does not sleep before them.
+ * Posted calls come with an eventfd of our own: a uv_async_t would make the loop spin until its sender is through, and the
+ * sender has often just been put aside for the loop.  Deferred ones keep an idle handle active, so that the loop does not
+ * sleep before them.
  */
 #include "base/loop.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
+#include <unistd.h>
 #include <uv.h>
+
+#define DEFERRED_ROUNDS 8 /* of calls that defer others, before I/O gets its turn */
 
 struct call_list {
     struct loop_call *first, *last;
@@ -18,7 +24,8 @@ struct call_list {
 
 struct loop {
     uv_loop_t uv;
-    uv_async_t wake;
+    uv_poll_t wake; /* of wake_fd */
+    int wake_fd;
     uv_check_t check; /* runs the deferred calls of this round */
     uv_idle_t idle;   /* active while calls are deferred: the poll must not block */
     struct call_list deferred;
@@ -74,10 +81,24 @@ static bool take_posted(struct loop *loop)
     return loop->running.first != NULL;
 }
 
-static void on_wake(uv_async_t *async)
+/* Only a call that finds nothing posted before it wakes the loop up. */
+static void wake_up(struct loop *loop)
 {
-    struct loop *loop = async->data;
+    const uint64_t one = 1;
 
+    while (write(loop->wake_fd, &one, sizeof one) < 0 && errno == EINTR)
+        continue; /* EAGAIN: it is awake */
+}
+
+static void on_wake(uv_poll_t *poll, int status, int events)
+{
+    struct loop *loop = poll->data;
+    uint64_t n;
+
+    (void)status;
+    (void)events;
+    while (read(loop->wake_fd, &n, sizeof n) < 0 && errno == EINTR)
+        continue; /* before taking: what is posted from now on wakes it again */
     if (take_posted(loop))
         run_calls(loop);
 }
@@ -86,8 +107,8 @@ static void on_check(uv_check_t *check)
 {
     struct loop *loop = check->data;
 
-    if (take_deferred(loop))
-        run_calls(loop); /* what these defer runs in the next round: I/O gets its turn in between */
+    for (int i = 0; i < DEFERRED_ROUNDS && take_deferred(loop); i++)
+        run_calls(loop);
     if (loop->deferred.first == NULL)
         uv_idle_stop(&loop->idle);
 }
@@ -109,8 +130,11 @@ enum tr_rc loop_new(struct loop **ret_loop, struct tr_err *err)
         free(loop);
         return tr_fail(err, TR_TRANSIENT, "event loop: %s", uv_strerror(r));
     }
-    r = uv_async_init(&loop->uv, &loop->wake, on_wake);
+    loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    r = loop->wake_fd < 0 ? uv_translate_sys_error(errno) : uv_poll_init(&loop->uv, &loop->wake, loop->wake_fd);
     if (r != 0) {
+        if (loop->wake_fd >= 0)
+            close(loop->wake_fd);
         uv_loop_close(&loop->uv);
         free(loop);
         return tr_fail(err, TR_TRANSIENT, "event loop: %s", uv_strerror(r));
@@ -119,6 +143,7 @@ enum tr_rc loop_new(struct loop **ret_loop, struct tr_err *err)
     uv_check_init(&loop->uv, &loop->check);
     uv_idle_init(&loop->uv, &loop->idle);
     loop->wake.data = loop->check.data = loop;
+    uv_poll_start(&loop->wake, UV_READABLE, on_wake);
     uv_check_start(&loop->check, on_check);
     uv_unref((uv_handle_t *)&loop->check);
     *ret_loop = loop;
@@ -141,6 +166,7 @@ void loop_free(struct loop *loop)
     r = uv_loop_close(&loop->uv);
     assert(r == 0);
     (void)r;
+    close(loop->wake_fd);
     pthread_mutex_destroy(&loop->lock);
     free(loop);
 }
@@ -155,7 +181,7 @@ void loop_run(struct loop *loop)
 void loop_stop(struct loop *loop)
 {
     loop->stop = true;
-    uv_async_send(&loop->wake);
+    wake_up(loop);
 }
 
 uint64_t loop_now_ms(const struct loop *loop)
@@ -179,7 +205,7 @@ void loop_post_all(struct loop *loop, struct loop_call *first, struct loop_call 
     list_add(&loop->posted, first, last);
     pthread_mutex_unlock(&loop->lock);
     if (wake)
-        uv_async_send(&loop->wake);
+        wake_up(loop);
 }
 
 void loop_post(struct loop *loop, struct loop_call *call)

@@ -25,9 +25,26 @@ enum tr_rc seal_init(struct tr_err *err)
     return sodium_init() < 0 ? tr_fail(err, TR_TRANSIENT, "libsodium: no source of randomness") : TR_OK;
 }
 
+/*
+ * Nonces and ids come from a pool: a system call for each would be several a turn.  What is handed out is overwritten in
+ * it.  Keys come from the system itself.
+ */
 void seal_random(void *out, size_t len)
 {
-    randombytes_buf(out, len);
+    static _Thread_local uint8_t pool[1024];
+    static _Thread_local size_t left;
+
+    if (len > sizeof pool / 4) {
+        randombytes_buf(out, len);
+        return;
+    }
+    if (left < len) {
+        randombytes_buf(pool, sizeof pool);
+        left = sizeof pool;
+    }
+    left -= len;
+    memcpy(out, pool + left, len);
+    sodium_memzero(pool + left, len);
 }
 
 void seal_key_new(uint64_t unix_ms, struct seal_key *ret_key)
@@ -78,7 +95,7 @@ enum tr_rc seal_data(const struct seal_key *key, const struct seal_bind *bind, c
     bound_bytes(bind, &key->id, bound);
     to[0] = FORMAT;
     memcpy(to + ID_AT, key->id.b, 16);
-    randombytes_buf(to + NONCE_AT, NONCE_BYTES);
+    seal_random(to + NONCE_AT, NONCE_BYTES);
     crypto_aead_xchacha20poly1305_ietf_encrypt(to + TEXT_AT, NULL, plain, len, bound, sizeof bound, NULL, to + NONCE_AT,
                                                key->key);
     out->len += len + SEAL_OVERHEAD;

@@ -46,6 +46,11 @@ struct queue_message {
     struct slice body;   /* copied */
     bool transient;
     uint64_t delay_ms;   /* not delivered before (0: at once) */
+    /*
+     * Nobody outside waits for the confirmation: it may come some ten milliseconds later.  An adapter that delivers before
+     * it writes may leave a message unwritten that is acknowledged in that time; the ack is its confirmation then.
+     */
+    bool patient;
 };
 
 /* What a consumer is handed.  Borrowed: message and body until settled. */

@@ -113,6 +113,37 @@ static void rule2_survives_close(void **state)
     bench_end(&b);
 }
 
+/* Kept, it is written and confirmed all the same; acknowledged, that is its confirmation. */
+static void rule2_patient(void **state)
+{
+    struct bench b = bench_new("patient");
+    const struct queue_message kept = {.queue = "a", .body = {(const uint8_t *)"kept", 4}, .patient = true};
+    const struct queue_message done = {.queue = "b", .body = {(const uint8_t *)"done", 4}, .patient = true};
+    static const char *const want[] = {"kept"};
+    struct taker t, u;
+
+    (void)state;
+    assert_int_equal(bench_declare(&b, "a", QUEUE_DURABLE, 0, false), TR_OK);
+    assert_int_equal(bench_declare(&b, "b", QUEUE_DURABLE, 0, false), TR_OK);
+    taker_start(&t, &b, "a", 0, KEEP);
+    taker_start(&u, &b, "b", 0, ACK);
+    assert_int_equal(bench_publish_msg(&b, &kept), TR_OK);
+    assert_int_equal(bench_publish_msg(&b, &done), TR_OK);
+    assert_int_equal(t.n, 1);
+    assert_int_equal(u.n, 1);
+    taker_stop(&t);
+    taker_stop(&u);
+    bench_close(&b);
+    bench_open(&b);
+    taker_start(&t, &b, "a", 0, ACK);
+    taker_start(&u, &b, "b", 0, ACK);
+    support_count(b.loop, &t.n, 1);
+    expect_text(&t, 0, want, 1);
+    assert_int_equal(bench_length(&b, "b"), 0);
+    assert_int_equal(u.n, 0);
+    bench_end(&b);
+}
+
 static void rule3_transient_never_on_disk(void **state)
 {
     static const char words[] = "words that must not rest anywhere";
@@ -464,6 +495,7 @@ int main(void)
         cmocka_unit_test(rule1_unknown_and_kinds),
         cmocka_unit_test(rule1_cancel),
         cmocka_unit_test(rule2_survives_close),
+        cmocka_unit_test(rule2_patient),
         cmocka_unit_test(rule3_transient_never_on_disk),
         cmocka_unit_test(rule3_transient_queue),
         cmocka_unit_test(rule4_redelivery),

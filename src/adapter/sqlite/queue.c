@@ -11,8 +11,9 @@
  *   any     -> GONE      its insert failed (queue_store.c); IN_HAND it is only not put back
  *
  * The disk follows behind (queue_store.c): publishes at once, a batch a commit, and `done` comes after that; acks,
- * attempts and dead letters go along with the next batch or some milliseconds later.  What is acked before its insert
- * was handed to the writer never touches the disk.  Nobody waits for an ack: one that is lost means a redelivery.
+ * attempts and dead letters go along with the next batch or some milliseconds later, patient publishes too.  What is acked
+ * before its insert was handed to the writer never touches the disk, and the ack confirms it.  Nobody waits for an ack:
+ * one that is lost means a redelivery.
  *
  * A consumer's deliveries stay in hand when it stops and may still be settled; those unsettled at close, or when the
  * process dies, are read back by the next open.
@@ -315,8 +316,10 @@ static enum tr_rc queue_publish(struct queue *q, const struct queue_message *msg
     m->op = op;
     if (op != NULL)
         op->message = m;
+    if (msg->patient)
+        m->unhurried_ms = loop_now_ms(s->loop) + SQ_PATIENCE_MS;
     place(s, m, msg->delay_ms);
-    sq_changed(s, m, true);
+    sq_changed(s, m, !msg->patient);
     return TR_OK;
 }
 
@@ -396,6 +399,8 @@ static void settle(struct sqlite_queue *s, struct queue_delivery *m)
 static void queue_ack(struct queue *q, struct queue_delivery *d)
 {
     assert(d->place == SQ_IN_HAND);
+    if (d->op != NULL && !d->saved && !d->writing)
+        sq_op_later(d->op, TR_OK, NULL); /* it has done its work before it came to be written */
     settle(self(q), d);
 }
 
@@ -429,7 +434,7 @@ static void queue_retry(struct queue *q, struct queue_delivery *d, bool counted,
         return;
     }
     sq_unlink(s, d);
-    d->not_before = 0;
+    d->not_before = d->unhurried_ms = 0;
     if (delay_ms > 0)
         place(s, d, delay_ms);
     else

@@ -14,6 +14,7 @@
 #define SQ_BYTES_MAX ((size_t)768 << 20)       /* of all durable messages */
 #define SQ_TRANSIENT_MAX ((size_t)128 << 20)   /* of all transient ones */
 #define SQ_DEADLINE_MS 10000
+#define SQ_PATIENCE_MS 20 /* how long a patient publish may wait for its batch */
 #define SQ_DEAD_KEPT 10000
 
 struct sq_op;
@@ -37,6 +38,7 @@ struct queue_delivery {
     char *dead_note;     /* owned; to be moved to the dead ones: "queue\0cause" */
     uint64_t due_ms;     /* SQ_DELAYED: loop's clock */
     uint64_t not_before; /* wall clock, as on disk; 0: at once */
+    uint64_t unhurried_ms; /* loop's clock: its insert may wait until then, and will be needless if it is settled; 0: no */
     size_t heap_at;
     uint32_t queue_id, attempts;
     enum sq_place place;

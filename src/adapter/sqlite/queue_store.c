@@ -6,6 +6,7 @@
  *     alive, no row          -> INSERT
  *     alive, row, rewrite    -> UPDATE of attempts and not_before
  *     gone, no row           -> nothing: it never touches the disk
+ *     a patient publish      -> stays in the list for SQ_PATIENCE_MS: mostly it is gone by then
  *     gone, row              -> DELETE
  *     gone, with a dead_note -> INSERT into dead, and DELETE where there is a row
  *
@@ -181,14 +182,8 @@ static enum tr_rc batch_work(struct offload_job *job, void *state)
     return rc;
 }
 
-void sq_changed(struct sqlite_queue *s, struct queue_delivery *m, bool urgent)
+static void add_change(struct sqlite_queue *s, struct queue_delivery *m)
 {
-    if (urgent && !s->urgent) {
-        s->urgent = true;
-        sq_pump_post(s);
-    }
-    if (m->changed)
-        return;
     m->changed = true;
     m->change_next = NULL;
     if (s->changes_first == NULL)
@@ -197,6 +192,17 @@ void sq_changed(struct sqlite_queue *s, struct queue_delivery *m, bool urgent)
         s->changes_last->change_next = m;
     s->changes_last = m;
     s->changes_n++;
+}
+
+void sq_changed(struct sqlite_queue *s, struct queue_delivery *m, bool urgent)
+{
+    if (urgent && !s->urgent) {
+        s->urgent = true;
+        sq_pump_post(s);
+    }
+    if (m->changed)
+        return;
+    add_change(s, m);
     if (!s->urgent && s->running == NULL && !s->flush_set && !s->closing) {
         s->flush_set = true;
         timer_again(s->flush_timer, LAZY_MS);
@@ -218,6 +224,15 @@ static struct queue_delivery *take_change(struct sqlite_queue *s)
     m->change_next = NULL;
     m->changed = false;
     return m;
+}
+
+/* Back to the list's end: its insert may still turn out to be needless. */
+static bool put_off(struct sqlite_queue *s, struct queue_delivery *m, uint64_t now)
+{
+    if (m->unhurried_ms <= now || m->place == SQ_GONE || m->saved || s->closing || s->changes_n >= LAZY_MAX)
+        return false;
+    add_change(s, m);
+    return true;
 }
 
 /* What is to be done about a message; false: nothing, and it may be gone for good. */
@@ -284,29 +299,34 @@ static bool add_admin(struct sqlite_queue *s, struct sq_batch *b)
     return true;
 }
 
-/* A batch of what is waiting; NULL: nothing to write, or no memory for it now. */
-static struct sq_batch *batch_new(struct sqlite_queue *s)
+/* A batch of what is waiting; NULL: nothing to write now, or no memory for it (*ret_nomem). */
+static struct sq_batch *batch_new(struct sqlite_queue *s, bool *ret_nomem)
 {
     const size_t max = s->changes_n < BATCH_MAX || s->closing ? s->changes_n : BATCH_MAX;
-    struct sq_batch *b = calloc(1, sizeof *b + max * sizeof b->change[0]);
-    size_t bytes = 0;
+    struct sq_batch *b = malloc(sizeof *b + max * sizeof b->change[0]);
+    const uint64_t now = loop_now_ms(s->loop);
+    size_t bytes = 0, look = s->changes_n;
 
+    *ret_nomem = true;
     if (b == NULL)
         return NULL;
-    b->s = s;
+    *b = (struct sq_batch){.s = s};
     if (s->admin && !add_admin(s, b)) {
         batch_free(b);
         return NULL;
     }
+    *ret_nomem = false;
     b->number = ++s->batch_last;
-    while (b->n < max && s->changes_first != NULL && (bytes < BATCH_BYTES || s->closing)) {
-        const size_t len = s->changes_first->len;
+    for (; look > 0 && b->n < max && (bytes < BATCH_BYTES || s->closing); look--) {
+        struct queue_delivery *m = take_change(s);
+        const size_t len = m->len;
 
-        if (make_change(s, take_change(s), &b->change[b->n])) {
+        if (!put_off(s, m, now) && make_change(s, m, &b->change[b->n])) {
             bytes += len;
             b->n++;
         }
     }
+    s->urgent = look > 0; /* the batch is full */
     if (b->n == 0 && b->queues == NULL && b->drops_n == 0) {
         batch_free(b);
         return NULL;
@@ -448,19 +468,20 @@ static void on_batch_release(struct offload_job *job)
 void sq_flush(struct sqlite_queue *s)
 {
     struct sq_batch *b;
+    bool nomem;
 
     if (s->running != NULL || s->paused || s->closing || (!s->urgent && !s->admin))
         return;
-    s->urgent = false;
-    b = batch_new(s);
+    b = batch_new(s, &nomem);
     if (b == NULL) {
-        if (s->changes_n > 0 || s->admin) { /* no memory: again after a pause */
-            s->paused = s->flush_set = true;
-            timer_again(s->flush_timer, RETRY_MS);
+        s->urgent = false;
+        s->paused = nomem; /* again after a pause */
+        if (nomem || (s->changes_n > 0 && !s->flush_set)) {
+            s->flush_set = true;
+            timer_again(s->flush_timer, nomem ? RETRY_MS : LAZY_MS);
         }
         return;
     }
-    s->urgent = s->changes_n > 0; /* the batch was full */
     b->job.work = batch_work;
     b->job.done = on_batch_done;
     b->job.release = on_batch_release;
@@ -580,10 +601,11 @@ enum tr_rc sq_store_open(struct sqlite_queue *s, const char *path, struct tr_err
 void sq_store_close(struct sqlite_queue *s)
 {
     struct sq_batch *b;
+    bool nomem;
 
     offload_stop(s->offload); /* the batch under way ends; on_batch_done() comes from in here */
     s->offload = NULL;
-    if (s->db != NULL && (s->changes_n > 0 || s->admin) && (b = batch_new(s)) != NULL) {
+    if (s->db != NULL && (s->changes_n > 0 || s->admin) && (b = batch_new(s, &nomem)) != NULL) {
         const enum tr_rc rc = batch_work(&b->job, NULL); /* the thread is gone: the file is ours */
 
         on_batch_done(&b->job, rc, &b->job.err);

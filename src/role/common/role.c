@@ -28,17 +28,32 @@ void topic_gateway(const char *instance, char out[QUEUE_NAME_MAX + 1])
     snprintf(out, QUEUE_NAME_MAX + 1, "gateway.%s", instance);
 }
 
-enum tr_rc role_publish(const struct role_env *env, const char *topic, const struct envelope *envelope, bool transient,
-                        queue_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
+static enum tr_rc publish(const struct role_env *env, struct queue_message *msg, const struct envelope *envelope,
+                          queue_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
     struct buf body = {0};
-    struct queue_message msg = {.queue = topic, .transient = transient};
     enum tr_rc rc = envelope_encode(envelope, &body);
 
     if (rc == TR_OK) {
-        msg.body = (struct slice){body.data, body.len};
-        rc = env->queue->ops->publish(env->queue, &msg, done, ctx, ret_op, err);
+        msg->body = (struct slice){body.data, body.len};
+        rc = env->queue->ops->publish(env->queue, msg, done, ctx, ret_op, err);
     }
     buf_release(&body);
     return rc;
+}
+
+enum tr_rc role_publish(const struct role_env *env, const char *topic, const struct envelope *envelope, bool transient,
+                        queue_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
+{
+    struct queue_message msg = {.queue = topic, .transient = transient};
+
+    return publish(env, &msg, envelope, done, ctx, ret_op, err);
+}
+
+enum tr_rc role_pass_on(const struct role_env *env, const char *topic, const struct envelope *envelope, queue_done *done,
+                        void *ctx, struct tr_op **ret_op, struct tr_err *err)
+{
+    struct queue_message msg = {.queue = topic, .patient = true};
+
+    return publish(env, &msg, envelope, done, ctx, ret_op, err);
 }

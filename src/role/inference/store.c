@@ -339,7 +339,7 @@ static enum tr_rc make_body(struct turn *t)
 void store_publish(struct turn *t)
 {
     struct queue *q = t->r->env.queue;
-    struct queue_message msg = {.queue = topic_notify(&t->work.chat)};
+    struct queue_message msg = {.queue = topic_notify(&t->work.chat), .patient = true};
     struct tr_err err = {0};
     enum tr_rc rc = t->body.len > 0 ? TR_OK : make_body(t);
 

@@ -27,7 +27,7 @@
 #include <string.h>
 #include <utlist.h>
 
-#define PREFETCH 256
+#define PREFETCH 1024 /* one is in hand until the worker's queue has it for good, or the reply is out */
 #define TRIES_MAX 6 /* publishing; then the message is put back */
 #define PAUSE_FIRST_MS 20
 #define NO_WORKER_MS 300 /* put back for so long */
@@ -201,7 +201,7 @@ static void job_route(struct job *job)
         job_end(job, SETTLE_LATER, NO_WORKER_MS);
     } else {
         job->state = PUBLISHING;
-        rc = role_publish(&r->env, queue, &job->env, false, on_published, job, &job->op, &err);
+        rc = role_pass_on(&r->env, queue, &job->env, on_published, job, &job->op, &err);
         if (rc != TR_OK) {
             job->op = NULL;
             publish_failed(job, rc, &err);
