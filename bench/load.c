@@ -2,14 +2,16 @@
  * load - a lean WebSocket client for measuring: many connections on one epoll, no library, so that it costs little beside
  * the server under test.  Prints one line of key=value figures.
  *
- *   load turns HOST:PORT CHATS SECONDS PID      each chat sends, waits for its reply, sends again; server CPU of PID
- *   load idle HOST:PORT CONNECTIONS PID [plain] open them (troupe: session and chat), print memory a connection, hold on
+ *   load turns HOST:PORT CHATS SECONDS PID [RATE]  each chat sends, waits for its reply, sends again; server CPU of PID;
+ *                                               RATE: so many turns a second of all chats together, in even steps
+ *   load idle HOST:PORT CONNECTIONS PID [plain] open them (troupe: session and chat), memory a connection, CPU while idle
  *   load echo HOST:PORT CONNECTIONS MESSAGES PID [plain]   small messages: troupe ping -> pong, plain: an echo
  *   load syncs FOLDER COUNT ROUNDS              COUNT serial write+fdatasync a round: the limit of a durable turn
  *
  * plain: a bare server without sessions (the peers).
  */
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -32,7 +34,8 @@ struct conn {
     char *in;
     size_t in_len;
     char chat[40], token[128];
-    uint64_t sent_at;
+    uint64_t sent_at; /* paced: when it was to be sent, so that a late sending counts too */
+    uint64_t due;     /* paced: the next one */
     uint32_t n;
     bool accepted, replied;
 };
@@ -55,24 +58,30 @@ static void die(const char *what)
     exit(1);
 }
 
-/* utime + stime of a process and its threads, microseconds. */
+/* Time on a CPU of a process with all its threads, microseconds: from the scheduler, to the nanosecond. */
 static uint64_t cpu_us(int pid)
 {
-    char path[64], text[2048];
-    unsigned long u = 0, s = 0;
-    FILE *f;
-    size_t n;
+    char path[300];
+    unsigned long long ns, sum = 0;
+    struct dirent *e;
+    DIR *dir;
 
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    f = fopen(path, "r");
-    if (f == NULL)
-        return 0;
-    n = fread(text, 1, sizeof text - 1, f);
-    fclose(f);
-    text[n] = '\0';
-    if (sscanf(strrchr(text, ')') + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &u, &s) != 2)
-        return 0;
-    return (u + s) * 1000000 / (uint64_t)sysconf(_SC_CLK_TCK);
+    snprintf(path, sizeof path, "/proc/%d/task", pid);
+    dir = opendir(path);
+    while (dir != NULL && (e = readdir(dir)) != NULL) {
+        FILE *f;
+
+        snprintf(path, sizeof path, "/proc/%d/task/%.20s/schedstat", pid, e->d_name);
+        f = e->d_name[0] != '.' ? fopen(path, "r") : NULL;
+        if (f == NULL)
+            continue;
+        if (fscanf(f, "%llu", &ns) == 1)
+            sum += ns;
+        fclose(f);
+    }
+    if (dir != NULL)
+        closedir(dir);
+    return sum / 1000;
 }
 
 /* Private memory of a process, bytes. */
@@ -92,7 +101,7 @@ static long memory(int pid)
     return kib * 1024;
 }
 
-/* What the kernel holds beside processes: slab and sockets' pages, bytes. */
+/* What the kernel holds for sockets, files and the like: its slab and the buffers of TCP, bytes. */
 static long kernel_memory(void)
 {
     char line[256];
@@ -102,6 +111,12 @@ static long kernel_memory(void)
     while (f != NULL && fgets(line, sizeof line, f) != NULL)
         if (sscanf(line, "Slab: %ld", &v) == 1)
             kib += v;
+    if (f != NULL)
+        fclose(f);
+    f = fopen("/proc/net/sockstat", "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (sscanf(line, "TCP: inuse %*d orphan %*d tw %*d alloc %*d mem %ld", &v) == 1)
+            kib += v * (sysconf(_SC_PAGESIZE) / 1024);
     if (f != NULL)
         fclose(f);
     return kib * 1024;
@@ -274,16 +289,19 @@ static void open_conn(struct conn *c, bool chat)
 
     if (!plain) {
         c->fd = dial();
-        snprintf(request, sizeof request, "POST /api/session HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", host);
+        snprintf(request, sizeof request,
+                 "POST /api/session HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", host);
         exchange(c->fd, request, answer, sizeof answer);
         copy_field(answer, "\"token\":\"", c->token, sizeof c->token);
         close(c->fd);
     }
     c->fd = dial();
     snprintf(request, sizeof request,
-             "GET /ws HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+             "GET /ws HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: "
+             "dGhlIHNhbXBsZSBub25jZQ==\r\n"
              "Sec-WebSocket-Version: 13\r\n%s%s%s\r\n",
-             host, plain ? "" : "Sec-WebSocket-Protocol: troupe.v1\r\nAuthorization: Bearer ", plain ? "" : c->token, plain ? "" : "\r\n");
+             host, plain ? "" : "Sec-WebSocket-Protocol: troupe.v1\r\nAuthorization: Bearer ", plain ? "" : c->token,
+             plain ? "" : "\r\n");
     exchange(c->fd, request, answer, sizeof answer);
     if (strstr(answer, " 101 ") == NULL) {
         fprintf(stderr, "load: %.200s\n", answer);
@@ -322,36 +340,61 @@ static int compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static void say(struct conn *c)
+static void say(struct conn *c, uint64_t at)
 {
     char text[512];
 
     c->accepted = c->replied = false;
-    c->sent_at = now_us();
-    snprintf(text, sizeof text, "{\"type\":\"send\",\"ref\":\"s\",\"chat\":\"%s\",\"id\":\"%u\",\"text\":\"how is the tide tonight %u\"}",
+    c->sent_at = at;
+    snprintf(text, sizeof text,
+             "{\"type\":\"send\",\"ref\":\"s\",\"chat\":\"%s\",\"id\":\"%u\",\"text\":\"how is the tide tonight %u\"}",
              c->chat, c->n, c->n);
     c->n++;
     send_text(c, text);
 }
 
-static int run_turns(size_t chats, double seconds, int pid)
+/* rate > 0: send what is due of every chat that is not busy; the time until the next is due, at most 1 s. */
+static uint64_t send_due(struct conn *all, size_t chats, uint64_t gap)
+{
+    const uint64_t now = now_us();
+    uint64_t next = now + 1000000;
+
+    for (size_t i = 0; i < chats; i++) {
+        struct conn *c = &all[i];
+
+        if (c->due <= now && c->accepted && c->replied) {
+            say(c, c->due);
+            c->due += gap;
+        }
+        if (c->accepted && c->replied && c->due < next)
+            next = c->due;
+    }
+    return next > now ? next - now : 0;
+}
+
+static int run_turns(size_t chats, double seconds, int pid, double rate)
 {
     static uint32_t lat[4000000];
+    const uint64_t gap = rate > 0 ? (uint64_t)(1e6 * (double)chats / rate) : 0;
     struct epoll_event ev[256];
     size_t done = 0, counted = 0;
-    uint64_t start, cpu, warm, end;
+    uint64_t warm, end, cpu = 0;
     struct conn *all;
     int ep;
 
     all = open_all(chats, true, &ep);
-    start = now_us();
-    warm = start + 1000000; /* the first second is not counted */
+    warm = now_us() + 1000000; /* the first second is not counted */
     end = warm + (uint64_t)(seconds * 1e6);
-    cpu = 0;
-    for (size_t i = 0; i < chats; i++)
-        say(&all[i]);
+    for (size_t i = 0; i < chats; i++) {
+        all[i].due = now_us() + gap * i / chats;
+        all[i].accepted = all[i].replied = true;
+        if (gap == 0)
+            say(&all[i], now_us());
+    }
     while (now_us() < end) {
-        const int n = epoll_wait(ep, ev, 256, 1000);
+        const uint64_t wait = gap > 0 ? send_due(all, chats, gap) : 1000000;
+        const struct timespec t = {(time_t)(wait / 1000000), (long)(wait % 1000000) * 1000};
+        const int n = epoll_pwait2(ep, ev, 256, &t, NULL);
 
         if (cpu == 0 && now_us() >= warm) {
             cpu = cpu_us(pid);
@@ -379,15 +422,16 @@ static int run_turns(size_t chats, double seconds, int pid)
                 }
             }
             take(c, at);
-            if (c->accepted && c->replied)
-                say(c);
+            if (gap == 0 && c->accepted && c->replied)
+                say(c, now_us());
         }
     }
     seconds = (double)(now_us() - warm) / 1e6;
     cpu = cpu_us(pid) - cpu;
     qsort(lat, counted, sizeof lat[0], compare);
-    printf("chats=%zu turns=%zu turns_per_s=%.0f p50_us=%u p99_us=%u cpu_us_per_turn=%.0f\n", chats, done, (double)done / seconds,
-           counted > 0 ? lat[counted / 2] : 0, counted > 0 ? lat[counted * 99 / 100] : 0, done > 0 ? (double)cpu / (double)done : 0);
+    printf("chats=%zu turns=%zu turns_per_s=%.0f p50_us=%u p99_us=%u cpu_us_per_turn=%.0f\n", chats, done,
+           (double)done / seconds, counted > 0 ? lat[counted / 2] : 0, counted > 0 ? lat[counted * 99 / 100] : 0,
+           done > 0 ? (double)cpu / (double)done : 0);
     return 0;
 }
 
@@ -395,6 +439,7 @@ static int run_idle(size_t n, int pid)
 {
     long before, kernel, after, kernel_after;
     struct conn *all;
+    uint64_t cpu;
     int ep;
 
     free(open_all(64, !plain, &ep)); /* what is made once is made before the count */
@@ -404,9 +449,12 @@ static int run_idle(size_t n, int pid)
     sleep(2);
     after = memory(pid);
     kernel_after = kernel_memory();
-    /* The slab holds both ends of a connection; the server's is half of it. */
-    printf("connections=%zu process_bytes=%.0f kernel_bytes=%.0f\n", n, (double)(after - before) / (double)n,
-           (double)(kernel_after - kernel) / (double)n / 2);
+    cpu = cpu_us(pid);
+    sleep(10);
+    cpu = cpu_us(pid) - cpu;
+    /* The kernel holds both ends of a connection; the server's is half of it. */
+    printf("connections=%zu process_bytes=%.0f kernel_bytes=%.0f idle_cpu_percent=%.2f\n", n,
+           (double)(after - before) / (double)n, (double)(kernel_after - kernel) / (double)n / 2, (double)cpu / 1e5);
     free(all);
     return 0;
 }
@@ -469,7 +517,8 @@ static int run_syncs(const char *folder, int count, size_t rounds)
         const uint64_t start = now_us();
 
         for (int i = 0; i < count; i++)
-            if (pwrite(fd, block, sizeof block, (off_t)((r + (size_t)i) % 64) * 4096) != sizeof block || fdatasync(fd) != 0)
+            if (pwrite(fd, block, sizeof block, (off_t)((r + (size_t)i) % 64) * 4096) != sizeof block ||
+                fdatasync(fd) != 0)
                 die("sync");
         lat[r] = (uint32_t)(now_us() - start);
     }
@@ -503,7 +552,7 @@ int main(int argc, char **argv)
     addr.sin_port = htons((uint16_t)atoi(colon + 1));
     inet_pton(AF_INET, argv[2], &addr.sin_addr);
     if (strcmp(argv[1], "turns") == 0 && argc >= 6)
-        return run_turns(strtoul(argv[3], NULL, 10), atof(argv[4]), atoi(argv[5]));
+        return run_turns(strtoul(argv[3], NULL, 10), atof(argv[4]), atoi(argv[5]), argc > 6 ? atof(argv[6]) : 0);
     if (strcmp(argv[1], "idle") == 0)
         return run_idle(strtoul(argv[3], NULL, 10), atoi(argv[4]));
     if (strcmp(argv[1], "echo") == 0 && argc >= 6)

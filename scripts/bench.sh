@@ -7,13 +7,16 @@ parts=("$@")
 gcc -O2 -D_GNU_SOURCE -Wall -Wextra -o build/load bench/load.c
 folder=$(mktemp -d "$deps/bench.XXXX")
 pids=()
-stop_all() { for p in "${pids[@]}"; do kill "$p" 2>/dev/null && wait "$p" 2>/dev/null; done; pids=(); true; }
+stop_all() { for p in "${pids[@]}"; do kill "$p" 2>/dev/null && wait "$p" 2>/dev/null || true; done; pids=(); }
 trap 'stop_all; rm -rf "$folder"' EXIT
+rounds=${ROUNDS:-3}
 field() { sed "s/.*\b$1=\([^ ]*\).*/\1/" <<<"$2"; }
+median() { sort -n | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
+column() { awk -v n="$2" '{ print $n }' "$1" | median; } # the median of a file's column
 
 start_troupe() { # sets url and pid
-    rm -rf "$folder/data"
+    rm -rf "$folder/data" "$folder/out"
     (cd "$folder" && TROUPE_LISTEN=127.0.0.1:0 TROUPE_ENGINE="$1" TROUPE_RATE_USER=0 TROUPE_RATE_ADDRESS=0 TROUPE_LOG_LEVEL=warn \
         TROUPE_MASTER_KEY_FILE="data/master.key" exec "$top/build/src/troupe" up >"$folder/out" 2>"$folder/log") &
     pid=$!
@@ -23,69 +26,108 @@ start_troupe() { # sets url and pid
     [ -n "$url" ] || { cat "$folder/log" >&2; die "troupe did not start"; }
 }
 
+# One round: the limit, then the turns, the limit again: both see the same machine.
+turns_round() { # CHATS RATE FILE
+    local before after got limit
+    start_troupe "stub:"
+    before=$(build/load syncs "$folder" 4 1000)
+    # shellcheck disable=SC2086
+    got=$(build/load turns "$url" "$1" 5 "$pid" $2)
+    after=$(build/load syncs "$folder" 4 1000)
+    stop_all
+    limit=$(awk -v a="$(field p50_us "$before")" -v b="$(field p50_us "$after")" 'BEGIN { printf "%.0f", (a + b) / 2 }')
+    echo "$(field turns_per_s "$got") $(field p50_us "$got") $(field p99_us "$got") $(field cpu_us_per_turn "$got") $limit" \
+        "$(field p99_us "$before") $(ratio "$(field p50_us "$got")" "$limit")" >>"$3"
+}
+
 bench_turns() {
-    local syncs got
+    local name
+    for _ in $(seq "$rounds"); do
+        turns_round 1 "" "$folder/turns.1"
+        turns_round 64 2000 "$folder/turns.paced"
+        turns_round 64 "" "$folder/turns.64"
+    done
     echo "### A durable turn through all roles (stub engine)"
     echo
-    echo "| chats at once | turns/s | p50 | p99 | CPU a turn | 4 serial write+fdatasync: p50 / p99 | p50 / limit |"
+    echo "Medians of $rounds interleaved rounds; the limit is 4 serial write + fdatasync, measured before and after each."
+    echo
+    echo "| chats at once | turns/s | p50 | p99 | CPU a turn | limit p50 / p99 | p50 / limit (each round) |"
     echo "|---|---|---|---|---|---|---|"
-    for chats in 1 64; do
-        for _ in 1 2 3; do
-            start_troupe "stub:"
-            syncs=$(build/load syncs "$folder" 4 1000)
-            got=$(build/load turns "$url" "$chats" 5 "$pid")
-            stop_all
-            echo "| $chats | $(field turns_per_s "$got") | $(field p50_us "$got") µs | $(field p99_us "$got") µs | $(field cpu_us_per_turn "$got") µs | $(field p50_us "$syncs") / $(field p99_us "$syncs") µs | $(ratio "$(field p50_us "$got")" "$(field p50_us "$syncs")") |"
-        done
+    for name in 1 paced 64; do
+        local f=$folder/turns.$name what="$name, each as fast as it can"
+        [ "$name" = paced ] && what="64, 2,000 turns/s together"
+        echo "| $what | $(column "$f" 1) | $(column "$f" 2) µs | $(column "$f" 3) µs | $(column "$f" 4) µs |" \
+            "$(column "$f" 5) / $(column "$f" 6) µs | $(column "$f" 7) ($(awk '{ printf "%s%s", sep, $7; sep = ", " }' "$f")) |"
     done
     echo
 }
 
+start_server() { # sets url, pid and plain
+    local port
+    plain=plain
+    : >"$folder/out"
+    case $1 in
+    troupe)
+        start_troupe "stub:"
+        plain=
+        ;;
+    ws)
+        node bench/peer/ws_echo.mjs >"$folder/out" &
+        pid=$!
+        ;;
+    uWebSockets)
+        port=$((20000 + RANDOM % 10000))
+        "$deps/bench-python/bin/python" bench/peer/uws_echo.py $port >"$folder/out" &
+        pid=$!
+        ;;
+    esac
+    [ "$1" = troupe ] && return
+    pids+=("$pid")
+    url=
+    for _ in $(seq 100); do
+        url=127.0.0.1:$(tail -n 1 "$folder/out")
+        [ "$url" != 127.0.0.1: ] && break
+        sleep 0.1
+    done
+    [ "$url" != 127.0.0.1: ] || die "$1 did not start"
+}
+
 bench_connections() {
-    local n=${CONNECTIONS:-9500} idle echo_ port
+    local n=${CONNECTIONS:-9500} idle messages server p k
     [ -x "$deps/bench-python/bin/python" ] || quietly "making the benches' Python environment" python3 -m venv "$deps/bench-python"
     "$deps/bench-python/bin/python" -c 'import socketify' 2>/dev/null ||
         quietly "installing uWebSockets (socketify)" "$deps/bench-python/bin/pip" install socketify==0.0.31
-    (cd bench/peer && [ -d node_modules/ws ] || npm ci --no-audit --no-fund >/dev/null)
+    (cd bench/peer && { [ -d node_modules/ws ] || npm ci --no-audit --no-fund >/dev/null; })
+    for _ in $(seq "$rounds"); do
+        for server in troupe ws uWebSockets; do
+            start_server $server
+            # shellcheck disable=SC2086
+            idle=$(build/load idle "$url" "$n" "$pid" $plain)
+            stop_all
+            start_server $server
+            # shellcheck disable=SC2086
+            messages=$(build/load echo "$url" 64 100000 "$pid" $plain)
+            stop_all
+            p=$(field process_bytes "$idle")
+            k=$(field kernel_bytes "$idle")
+            echo "$p $k $((p + k)) $(field idle_cpu_percent "$idle") $(field cpu_s_per_100k "$messages")" \
+                "$(field per_s "$messages")" >>"$folder/conns.$server"
+        done
+    done
     echo "### $n idle connections; 100,000 small messages over 64 connections"
     echo
-    echo "| server | process, bytes a connection | process and kernel | CPU-seconds for 100,000 messages | messages/s |"
-    echo "|---|---|---|---|---|"
+    echo "Medians of $rounds interleaved rounds. Troupe's have a session and an open chat each; the peers' are bare."
+    echo
+    echo "| server | process, bytes a connection | kernel | both | CPU while idle | CPU-seconds for 100,000 messages | messages/s |"
+    echo "|---|---|---|---|---|---|---|"
     for server in troupe ws uWebSockets; do
-        start_server() {
-            case $server in
-            troupe) start_troupe "stub:" ;;
-            ws)
-                node bench/peer/ws_echo.mjs >"$folder/out" &
-                pid=$!
-                pids+=("$pid")
-                sleep 1.5
-                url=127.0.0.1:$(cat "$folder/out")
-                ;;
-            uWebSockets)
-                port=$((20000 + RANDOM % 10000))
-                "$deps/bench-python/bin/python" bench/peer/uws_echo.py $port >"$folder/out" &
-                pid=$!
-                pids+=("$pid")
-                sleep 2
-                url=127.0.0.1:$port
-                ;;
-            esac
-        }
-        plain=plain
-        [ $server = troupe ] && plain=
-        start_server
-        # shellcheck disable=SC2086
-        idle=$(build/load idle "$url" "$n" "$pid" $plain)
-        stop_all
-        start_server
-        # shellcheck disable=SC2086
-        echo_=$(build/load echo "$url" 64 100000 "$pid" $plain)
-        stop_all
-        p=$(field process_bytes "$idle")
-        k=$(field kernel_bytes "$idle")
-        echo "| $server | $p | $((p + k)) | $(field cpu_s_per_100k "$echo_") | $(field per_s "$echo_") |"
+        local f=$folder/conns.$server
+        echo "| $server | $(column "$f" 1) | $(column "$f" 2) | $(column "$f" 3) | $(column "$f" 4) % | $(column "$f" 5) |" \
+            "$(column "$f" 6) |"
     done
+    echo
+    echo "Process and kernel, Troupe / uWebSockets: $(ratio "$(column "$folder/conns.troupe" 3)" "$(column "$folder/conns.uWebSockets" 3)");" \
+        "CPU a message, Troupe / ws: $(ratio "$(column "$folder/conns.troupe" 5)" "$(column "$folder/conns.ws" 5)")."
     echo
 }
 
