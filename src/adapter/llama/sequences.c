@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SHARE_MIN 128 /* tokens; below, reading them costs less than copying a whole sequence */
+#define SHARE_MIN 32 /* tokens; copying a whole sequence costs about as much as reading some ten */
 
 enum tr_rc sequences_init(struct sequences *s, const struct loaded *l, struct tr_err *err)
 {
