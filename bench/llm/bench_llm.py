@@ -2,8 +2,8 @@
 """Time to first token and tokens a second: troupe's chat over /ws against `python -m llama_cpp.server`.
 
 Both sides get the same model, the same number of threads, the same system text and the same user messages, temperature 0 and the
-same limit of tokens.  Ten turns of one chat, a message of a second chat before each of turns 2 to 10, so that what a
-server keeps of a chat must outlive another one.  The sides take turns, round by round; the figures are medians.  The system text
+same limit of tokens.  Ten turns of one chat, a message of a second chat before the last one (--every: before each), so that
+what a server keeps of a chat must outlive another one.  The sides take turns, round by round; the figures are medians.  The system text
 is the same in all chats, as a character's card is: a server may gain by that, too.
 Prints Markdown rows.  Run it by run.sh.
 """
@@ -54,6 +54,7 @@ class Turn:
         self.pieces = 0
         self.tokens = None  # where the server says how many
         self.cached = None
+        self.prompt = None  # its tokens, as the server counts them
 
     def piece(self, text):
         if not text:
@@ -118,6 +119,7 @@ class Peer:
 
     def __init__(self, args, folder):
         self.args = args
+        self.counts = True
         self.port = free_port()
         self.process = start(
             [sys.executable, "-m", "llama_cpp.server", "--model", args.model, "--host", "127.0.0.1", "--port", str(self.port),
@@ -132,8 +134,17 @@ class Peer:
     async def say(self, chat, text):
         chat.append({"role": "user", "content": text})
         turn = await asyncio.to_thread(self.post, chat)
+        if self.counts:
+            turn.prompt = await asyncio.to_thread(self.count, chat)
         chat.append({"role": "assistant", "content": turn.text})
         return turn
+
+    def count(self, messages):
+        """The prompt's tokens.  A streamed answer does not tell, so it is asked once more, while warming up only."""
+        body = json.dumps({"messages": messages, "temperature": 0, "max_tokens": 1}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/v1/chat/completions", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)["usage"]["prompt_tokens"]
 
     def post(self, messages):
         body = json.dumps({"messages": messages, "stream": True, "temperature": 0, "max_tokens": self.args.max_tokens, "top_k": 1})
@@ -172,7 +183,8 @@ class Troupe:
                      "tags": [], "creator": "", "character_version": "1", "extensions": {}}}))
         env = dict(os.environ, TROUPE_LISTEN=f"127.0.0.1:{self.port}", TROUPE_ENGINE=f"llama:{args.model}",
                    TROUPE_TEMPERATURE="0", TROUPE_MAX_TOKENS=str(args.max_tokens), TROUPE_RATE_USER="0", TROUPE_RATE_ADDRESS="0",
-                   TROUPE_CONTEXT_MESSAGES="40", TROUPE_LOG_LEVEL="warn", **dict(pair.split("=", 1) for pair in args.env))
+                   TROUPE_CONTEXT_MESSAGES="40", TROUPE_CONTEXT_TOKENS=str(args.context),
+                   TROUPE_THREADS=str(args.threads), TROUPE_LOG_LEVEL="warn", **dict(pair.split("=", 1) for pair in args.env))
         self.env = env
         self.folder = folder
         added = subprocess.run([args.troupe, "character", "import", str(self.card)], cwd=folder, env=env, capture_output=True, text=True)
@@ -239,6 +251,7 @@ class Troupe:
                 turn.text = message["text"]
                 turn.tokens = message["usage"]["completion_tokens"]
                 turn.cached = message["usage"]["cached_tokens"]
+                turn.prompt = message["usage"]["prompt_tokens"]
                 return turn
 
     async def close(self):
@@ -247,12 +260,12 @@ class Troupe:
         stop(self.process)
 
 
-async def one_round(side, number, turns):
-    """A chat of all turns with another chat in between; the Turns.  The number makes each round's chats new to the server."""
+async def one_round(side, number, turns, every):
+    """A chat of all turns, another chat before the last one (or before `every` one but the first); the Turns.  The number makes each round's chats new to the server."""
     chat, other = await side.chat(), await side.chat()
     done = []
     for i, text in enumerate(turns):
-        if i > 0:
+        if i > 0 and (every or i + 1 == len(turns)):
             await side.say(other, f"Night {number}.{i}. {OTHER}")
         done.append(await side.say(chat, f"Visit {number}. {text}"))
     return done
@@ -274,17 +287,32 @@ def report(args, sides, rounds):
               f"| {median([t.rate() for t in first])} | {median([t.rate() for t in last])} |")
 
 
+def compare(first):
+    """That both sides were asked the same: the prompts' tokens, turn by turn, for as long as their replies were the same."""
+    if len(first) < 2:
+        return
+    ours, peers = first[Troupe.name], first[Peer.name]
+    same = next((i for i, (a, b) in enumerate(zip(ours, peers)) if a.text.strip() != b.text.strip()), len(ours))
+    counts = [(a.prompt, b.prompt) for a, b in zip(ours, peers)]
+    print(f"Prompt tokens ({Troupe.name}/{Peer.name}): " + " ".join(f"{a}/{b}" for a, b in counts)
+          + f"; the replies are the same up to turn {same}")
+    if any(a != b for a, b in counts[: same + 1]):
+        sys.exit("the two sides were not asked the same")
+
+
 async def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True)
-    parser.add_argument("--troupe", default=str(TOP / "build" / "troupe"), help="the binary (default: build/troupe)")
+    parser.add_argument("--troupe", default=str(TOP / "build/src/troupe"), help="the binary (default: build/src/troupe)")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=len(TURNS), help="of a chat: fewer, to look at the first alone")
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--context", type=int, default=4096)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of the peer; troupe finds its own")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each side; 0: troupe follows the free cores")
     parser.add_argument("--only", choices=["peer", "troupe"], help="measure one side")
     parser.add_argument("--peer-cache", action="store_true", help="give the peer its prompt cache in memory, too")
     parser.add_argument("--env", action="append", default=[], metavar="KEY=VALUE", help="for troupe; may be repeated")
+    parser.add_argument("--every", action="store_true", help="the other chat comes before each turn, not before the last alone")
     parser.add_argument("--verbose", action="store_true", help="every turn's figures on stderr")
     args = parser.parse_args()
     args.model = os.path.abspath(args.model)
@@ -294,24 +322,28 @@ async def main():
         sys.exit(f"{args.troupe}: not there; build it first, name it with --troupe, or say --only peer")
     args.troupe = os.path.abspath(args.troupe)
     with tempfile.TemporaryDirectory(prefix="troupe-bench-") as folder:
-        sides, rounds = [], {}
+        sides, rounds, first = [], {}, {}
         try:
             for kind in kinds:
                 sides.append(kind(args, folder))
                 rounds[kind.name] = []
             for n in range(args.rounds + 1):
                 for side in sides:
-                    turns = await one_round(side, n, TURNS)
+                    turns = await one_round(side, n, TURNS[:args.turns], args.every)
                     if args.verbose:
                         for i, t in enumerate(turns):
                             print(f"round {n} {side.name} turn {i + 1}: first {t.first * 1000:.0f} ms, {t.pieces} pieces, "
-                                  f"tokens {t.tokens} cached {t.cached}", file=sys.stderr)
+                                  f"tokens {t.tokens} cached {t.cached}: {t.text[:60]!r}", file=sys.stderr)
                     if n > 0:  # the first is for warming up
                         rounds[side.name].append(turns)
+                    else:
+                        first[side.name] = turns
+                        side.counts = False
         finally:
             for side in sides:
                 await side.close()
         report(args, sides, rounds)
+        compare(first)
 
 
 asyncio.run(main())

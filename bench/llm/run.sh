@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # run.sh [--troupe BINARY] [bench_llm.py's other options]: our inference against `python -m llama_cpp.server`, the same
-# libllama, model and prompts, in one run.  Prints Markdown rows.  Takes about 3 minutes, with an idle machine.
+# libllama, model and prompts, in one run.  Prints Markdown rows.  Takes about 3 minutes on an idle machine; where others work, say --threads 1.
 . "$(dirname "$0")/../../scripts/common.sh"
 
 version=0.3.36 # the same as in scripts/llama.sh: one libllama on both sides
