@@ -60,7 +60,8 @@ static enum tr_rc fail_logged(struct tr_err *err, enum tr_rc rc, const char *pat
     pthread_mutex_lock(&log_lock);
     memcpy(said, log_error, sizeof said);
     pthread_mutex_unlock(&log_lock);
-    return tr_fail(err, rc, "model '%.80s': %s: %.110s; get the file again, or name another", path, what, said[0] != 0 ? said : "libllama gave no reason");
+    return tr_fail(err, rc, "model '%.80s': %s: %.110s; get the file again, or name another", path, what,
+                   said[0] != 0 ? said : "libllama gave no reason");
 }
 
 static void backend_init(void)
@@ -85,7 +86,8 @@ static enum tr_rc check_file(const char *path, struct tr_err *err)
     n = fread(magic, 1, sizeof magic, f);
     fclose(f);
     if (n != sizeof magic || memcmp(magic, "GGUF", 4) != 0)
-        return tr_fail(err, TR_INVALID, "model '%.100s': not a GGUF file: put a whole one there, or name another", path);
+        return tr_fail(err, TR_INVALID, "model '%.100s': not a GGUF file: put a whole one there, or name another",
+                       path);
     return TR_OK;
 }
 

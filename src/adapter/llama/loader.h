@@ -15,8 +15,8 @@ struct loaded {
     const char *template;            /* the model's own or "chatml"; borrowed from the model, or static */
     uint32_t context_tokens;         /* of one sequence */
     uint32_t sequences;
-    uint32_t threads;                /* at most */
-    bool threads_fixed;              /* exactly so many, whatever else runs */
+    uint32_t threads;   /* at most */
+    bool threads_fixed; /* exactly so many, whatever else runs */
     char name[96];
     char device[96];
 };
