@@ -46,6 +46,8 @@ static enum tr_rc keyfile_make(const char *path, struct tr_err *err)
 enum tr_rc keyfile_load(const char *path, bool may_make, struct seal_master **ret_master, struct tr_err *err)
 {
     uint8_t text[KEYFILE_MAX];
+    struct seal_master *master = NULL;
+    bool open_to_others;
     struct stat st;
     enum tr_rc rc;
     ssize_t len;
@@ -61,15 +63,19 @@ enum tr_rc keyfile_load(const char *path, bool may_make, struct seal_master **re
         return tr_fail(err, TR_NOT_FOUND, "no master key at %s: put back the copy that these stores were made with", path);
     if (fd < 0)
         return tr_fail(err, TR_INVALID, "cannot read the master key %s: %s", path, strerror(errno));
-    if (fstat(fd, &st) == 0 && (st.st_mode & 077) != 0) {
-        close(fd);
-        return tr_fail(err, TR_INVALID, "the master key %s may be read by others: chmod 600 %s", path, path);
-    }
     len = read(fd, text, sizeof text);
+    open_to_others = fstat(fd, &st) == 0 && (st.st_mode & 077) != 0;
     close(fd);
     if (len < 0)
         return tr_fail(err, TR_INVALID, "cannot read the master key %s: %s", path, strerror(errno));
-    rc = seal_master_parse((const char *)text, (size_t)len, ret_master, err);
+    rc = seal_master_parse((const char *)text, (size_t)len, &master, err);
     explicit_bzero(text, sizeof text);
-    return rc == TR_OK ? rc : tr_wrap(err, rc, "master key %s", path);
+    if (rc != TR_OK)
+        return tr_wrap(err, rc, "TROUPE_MASTER_KEY_FILE: %s is not a key file", path);
+    if (open_to_others) {
+        seal_master_free(master);
+        return tr_fail(err, TR_INVALID, "the master key %s may be read by others: chmod 600 %s", path, path);
+    }
+    *ret_master = master;
+    return TR_OK;
 }

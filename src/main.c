@@ -73,6 +73,7 @@ int main(int argc, char **argv)
         return EXIT_DONE;
     }
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is a full disk to us: an error, not an end */
     keep_heap();
     raise_file_limit();
     if (config_load(".env", &config, &err) != TR_OK) {

@@ -103,6 +103,8 @@ static enum tr_rc open_stores(const struct config *config, struct wiring *w, str
     if (rc == TR_OK && after_scheme(config_str(config, "TROUPE_REGISTRY"), "memory") == NULL)
         rc = tr_fail(err, TR_INVALID, "TROUPE_REGISTRY: '%.60s' is not understood here; this build knows memory:",
                      config_str(config, "TROUPE_REGISTRY"));
+    if (rc == TR_OK && strcmp(queue, history) == 0)
+        rc = tr_fail(err, TR_INVALID, "TROUPE_BROKER and TROUPE_HISTORY name the same file %s: each needs its own", queue);
     if (rc == TR_OK)
         rc = take_lock(queue, &w->lock, err);
     /* A key is made only where there is nothing yet that an older one has sealed. */
@@ -216,6 +218,9 @@ enum tr_rc wiring_open(const struct config *config, unsigned parts, struct wirin
         rc = open_stores(config, w, err);
     if (rc == TR_OK && (parts & WIRING_CATALOGUE) != 0) {
         rc = store_path(config, "TROUPE_CATALOGUE", "sqlite", &path, err);
+        if (rc == TR_OK && (strcmp(config_str(config, "TROUPE_HISTORY"), config_str(config, "TROUPE_CATALOGUE")) == 0 ||
+                            strcmp(config_str(config, "TROUPE_BROKER"), config_str(config, "TROUPE_CATALOGUE")) == 0))
+            rc = tr_fail(err, TR_INVALID, "TROUPE_CATALOGUE names the file %s of another store: each needs its own", path);
         if (rc == TR_OK)
             rc = sqlite_catalogue_open(w->loop, path, &w->env.catalogue, err);
     }

@@ -127,6 +127,10 @@ static enum tr_rc read_line(struct config *c, const char *path, size_t number, c
     }
     if (len == 0 || *line == '#')
         return TR_OK;
+    if (len > 7 && memcmp(line, "export ", 7) == 0) { /* as shells write it */
+        line += 7;
+        len -= 7;
+    }
     eq = memchr(line, '=', len);
     if (eq == NULL)
         return tr_fail(err, TR_INVALID, "%s line %zu: expected KEY=value", path, number);
@@ -150,19 +154,27 @@ static enum tr_rc read_file(struct config *c, const char *path, struct tr_err *e
 {
     FILE *f = fopen(path, "re");
     char *text = NULL;
-    size_t len, number = 1;
+    size_t len, number = 1, start = 0;
     enum tr_rc rc = TR_OK;
+    bool failed;
 
     if (f == NULL)
         return errno == ENOENT ? TR_OK : tr_fail(err, TR_INVALID, "%s: %s", path, strerror(errno));
     text = malloc(ENV_FILE_MAX + 1);
     len = text != NULL ? fread(text, 1, ENV_FILE_MAX + 1, f) : 0;
+    failed = ferror(f) != 0;
     fclose(f);
     if (text == NULL)
         return tr_fail(err, TR_NOMEM, "configuration");
-    if (len > ENV_FILE_MAX)
+    if (failed)
+        rc = tr_fail(err, TR_INVALID, "%s: cannot be read: %s", path, strerror(errno));
+    else if (memchr(text, '\0', len) != NULL)
+        rc = tr_fail(err, TR_INVALID, "%s: not a text file: there is a zero byte in it", path);
+    else if (len > ENV_FILE_MAX)
         rc = tr_fail(err, TR_INVALID, "%s: larger than %d bytes", path, ENV_FILE_MAX);
-    for (size_t at = 0; rc == TR_OK && at < len; number++) {
+    if (rc == TR_OK && len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
+        start = 3; /* a byte order mark */
+    for (size_t at = start; rc == TR_OK && at < len; number++) {
         const char *const end = memchr(text + at, '\n', len - at);
         const size_t line = end != NULL ? (size_t)(end - (text + at)) : len - at;
 

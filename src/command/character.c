@@ -58,7 +58,7 @@ static int parse(int argc, char **argv, struct args *a)
             a->name = argv[i];
     }
     if (a->id != NULL && !character_id_valid(a->id, strlen(a->id)))
-        return wrong("--id: not 1 to 64 of a-z, 0-9 and '-':", a->id);
+        return wrong("--id: not 1 to 64 of a-z, 0-9 and '-', or reserved (any):", a->id);
     return EXIT_DONE;
 }
 
@@ -91,6 +91,8 @@ static enum tr_rc do_import(struct wiring *w, const struct args *a, struct tr_er
 
     if (rc == TR_OK && a->avatar != NULL)
         rc = read_file(a->avatar, AVATAR_BYTES_MAX, &avatar, err);
+    if (rc == TR_OK && a->avatar != NULL && avatar.len == 0)
+        rc = tr_fail(err, TR_INVALID, "avatar: %s is empty", a->avatar);
     if (rc == TR_OK)
         rc = shipped_put(w, (struct slice){json.data, json.len}, (struct slice){avatar.data, avatar.len}, a->id, a->replace,
                          id, err);
@@ -206,6 +208,8 @@ int command_character(const struct config *config, int argc, char **argv)
             rc = run(&w, &a, &err);
         wiring_release(&w);
     }
+    if (rc == TR_OK && (fflush(stdout) != 0 || ferror(stdout)))
+        rc = tr_fail(&err, TR_TRANSIENT, "cannot write the result: %s", strerror(errno));
     if (rc != TR_OK)
         fprintf(stderr, "troupe character %s: %s\n", a.what, tr_err_text(&err));
     return rc == TR_OK ? EXIT_DONE : EXIT_FAILED;

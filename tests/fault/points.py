@@ -9,7 +9,8 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from chatter import Chatter, finish  # noqa: E402
-from troupe import Server  # noqa: E402
+import websockets  # noqa: E402
+from troupe import Client, Server  # noqa: E402
 
 POINTS = ["accept.stored", "accept.published", "preprocess.claimed", "preprocess.published", "inference.claimed",
           "inference.generated", "inference.stored", "inference.published", "notifier.claimed", "notifier.published"]
@@ -50,6 +51,58 @@ async def point(name, times, seed):
         server.remove()
 
 
+async def changes(times, seed):
+    """Killed between the row of a regeneration or a stop and its call to work: once the chat is opened again the variant comes,
+    and so does the reply of a message that was written and never accepted, whose client never came back to send it again."""
+    rng = random.Random(seed)
+    server = Server("stub:?delay_ms=150&gap_ms=5", TROUPE_LOG_LEVEL="info").start()
+    loop = asyncio.get_running_loop()
+    stuck, asked = [], 0
+    try:
+        token = server.session()["token"]
+        for n in range(times):
+            async with Client(server, token) as c:
+                chat = (await c.open("mira"))["chat"]
+                turn = await c.say(chat, "turn %d" % n)
+                await c.reply(turn)
+            server.kill()
+            kind = ("regenerate", "stop", "send")[n % 3]
+            os.environ["TROUPE_TEST_KILL"] = "accept.stored:1" if kind == "send" else "change.stored:1"
+            await server.start_async()
+            os.environ.pop("TROUPE_TEST_KILL")
+            c = await Client(server, token).connect()
+            await c.open(chat=chat)
+            try:
+                if kind == "send":
+                    await c.say(chat, "never accepted", timeout=5)
+                elif kind == "stop":
+                    running = await c.say(chat, "to be stopped")
+                    await c.ask("stop", turn=running, timeout=5)
+                else:
+                    await c.ask("regenerate", turn=turn, timeout=5)
+                raise AssertionError("it was not killed")
+            except (ConnectionError, OSError, asyncio.TimeoutError, websockets.WebSocketException):
+                asked += 1
+            assert await asyncio.wait_for(loop.run_in_executor(None, server.proc.wait), 20) == -9
+            server.kill()
+            await server.start_async()
+            async with Client(server, token) as c:
+                await c.open(chat=chat)
+                for _ in range(100):
+                    turns = (await c.ask("history", chat=chat))["turns"]
+                    running = [t["turn"] for t in turns for v in t["variants"] if v["finish"] is None]
+                    if not running and not [t for t in turns if not t["variants"]]:
+                        break
+                    await asyncio.sleep(0.1)
+                else:
+                    stuck.append((kind, chat, turns[-1]))
+        print("%s change.stored: %d kills, %d left running %s" % ("not ok" if stuck else "ok", asked, len(stuck), stuck[:2]), flush=True)
+        return not stuck
+    finally:
+        os.environ.pop("TROUPE_TEST_KILL", None)
+        server.remove()
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--times", type=int, default=20)
@@ -58,6 +111,8 @@ def main():
     args = p.parse_args()
     print("seed %d" % args.seed)
     ok = [asyncio.run(point(name, args.times, args.seed)) for name in args.points or POINTS]
+    if not args.points or args.points == POINTS:
+        ok.append(asyncio.run(changes(max(args.times, 3), args.seed)))
     sys.exit(0 if all(ok) else 1)
 
 

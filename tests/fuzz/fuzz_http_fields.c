@@ -89,7 +89,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fields((struct slice){data + 1, size - 1});
         break;
     default:
-        text = strndup((const char *)data + 1, size - 1);
+        text = calloc(1, size);
+        if (text != NULL)
+            memcpy(text, data + 1, size - 1);
         if (text != NULL)
             texts(text);
         free(text);

@@ -8,6 +8,8 @@
  */
 #include "role/chat/desk_impl.h"
 
+#include "base/fault.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -97,7 +99,7 @@ static void change_done(struct change *ch)
     desk_request_end(&ch->base);
 }
 
-/* ---- regenerate's WORK */
+/* ---- the WORK of regenerate and stop */
 
 static void on_published(void *ctx, enum tr_rc rc, const struct tr_err *err)
 {
@@ -125,9 +127,12 @@ static void change_publish(struct desk_request *r)
 
 static void change_written(struct change *ch)
 {
+    fault_point("change.stored");
     ch->told = true;
-    if (ch->kind == CHANGE_REGENERATE) {
-        ch->variant = ch->work.variant;
+    if (ch->kind == CHANGE_REGENERATE || ch->kind == CHANGE_STOP) {
+        /* A stop calls too: the turn may have been written and never published, and its empty reply is owed now. */
+        if (ch->kind == CHANGE_REGENERATE)
+            ch->variant = ch->work.variant;
         ch->base.began_ms = loop_now_ms(ch->base.d->env.loop);
         change_publish(&ch->base);
     } else {
@@ -198,8 +203,10 @@ static void write_event(struct change *ch, const struct turn_view *v, enum turn_
 static void decide_stop(struct change *ch, const struct turn_view *v)
 {
     ch->row.variant = v->variants;
-    if (!ch->running || v->stop)
+    if (!ch->running)
         change_done(ch); /* nothing is to change */
+    else if (v->stop)
+        change_publish(&ch->base); /* marked already */
     else
         write_event(ch, v, TURN_EVENT_STOP, v->variants);
 }
@@ -220,6 +227,8 @@ static void decide_regenerate(struct change *ch, const struct turn_view *v)
             change_done(ch);
         return;
     }
+    if (ch->running)
+        desk_call_again(ch->base.d, ch->base.chat, &v->turn, v->variants); /* in case that nobody knows of it */
     if (ch->running || (expected >= 0 && expected != v->wanted)) {
         desk_request_fail(&ch->base, "conflict", ch->running ? NULL : "variant", 0,
                           ch->running ? "A reply to this turn is being written."

@@ -1,6 +1,8 @@
 /* chats - the open chats of one desk, who follows them, and what is held back for them.  See desk_impl.h. */
 #include "role/chat/desk_impl.h"
 
+#include "base/log.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -388,4 +390,23 @@ void desk_running_ask(struct desk *d, struct chat *c, struct running *r)
     r->asked_ms = now == 0 ? 1 : now;
     memcpy(env.origin, d->queue, strnlen(d->queue, ENVELOPE_ORIGIN_MAX));
     desk_tell(d, TOPIC_CONTROL, &env);
+}
+
+void desk_call_again(struct desk *d, struct chat *c, const struct uuid *turn, int32_t variant)
+{
+    struct running *r = desk_running_get(c, turn, variant);
+    const uint64_t now = loop_now_ms(d->env.loop);
+    struct envelope env = {.kind = ENVELOPE_WORK, .chat = c->id, .turn = *turn, .variant = variant, .user = c->user};
+    struct tr_op *op = NULL;
+    struct tr_err err = {0};
+    enum tr_rc rc;
+
+    if (r == NULL || (r->called_ms != 0 && now - r->called_ms < CALL_AGAIN_MS))
+        return;
+    r->called_ms = now == 0 ? 1 : now;
+    memcpy(env.character, c->character->id, strlen(c->character->id));
+    desk_trace(env.trace);
+    rc = role_publish(&d->env, TOPIC_INCOMING, &env, false, desk_ignore, NULL, &op, &err);
+    if (rc != TR_OK)
+        log_event(LOG_WARN, "desk.not_called", "rc=%s cause=%Q", tr_rc_name(rc), tr_err_text(&err));
 }

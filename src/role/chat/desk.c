@@ -169,6 +169,8 @@ void desk_request_broke(struct desk_request *r, const char *what, enum tr_rc rc,
     if (r->chat != NULL)
         uuid_format(&r->chat->id, chat);
     log_event(LOG_WARN, "desk.failed", "what=%s rc=%s chat=%s cause=%Q", what, tr_rc_name(rc), chat, tr_err_text(err));
+    if (desk_rc_again(rc) && rc != TR_BUSY)
+        r->d->broke_ms = loop_now_ms(r->d->env.loop) + 1;
     if (rc == TR_BUSY)
         desk_request_fail(r, "overloaded", NULL, 1000, "The server is busy. Try again in a moment.");
     else
@@ -490,7 +492,9 @@ void desk_free(struct desk *d)
 
 bool desk_ready(const struct desk *d)
 {
-    return d->started && !d->draining && !d->poll_failed && d->lengths + d->accepted_since < d->queue_max;
+    const bool broke = d->broke_ms != 0 && loop_now_ms(d->env.loop) - d->broke_ms < BROKE_MS;
+
+    return d->started && !d->draining && !broke && !d->poll_failed && d->lengths + d->accepted_since < d->queue_max;
 }
 
 void desk_viewer_release(struct desk *d, struct desk_viewer *v)

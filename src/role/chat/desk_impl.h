@@ -25,7 +25,9 @@
 #define RETRY_FOR_MS 8000      /* a write that is not answered is tried again for so long */
 #define TEXT_WAIT_MS 300       /* for the text so far of a running variant */
 #define ACCEPTS_WAITING_MAX 32 /* of one chat */
-#define DELIVERED_MAX 8
+#define DELIVERED_MAX 64
+#define CALL_AGAIN_MS 10000
+#define BROKE_MS 10000 /* not ready for so long after a store failed for good */
 #define HELD_DELTAS_MAX 512
 #define CONN_TTL_MS 90000
 #define CONN_REFRESH_MS 30000 /* every chat is put once in this time, a few at a time */
@@ -52,7 +54,8 @@ struct running {
     uint64_t attempt;
     struct buf text;
     bool known;        /* the text is there from its beginning */
-    uint64_t asked_ms; /* when TEXT was asked last; 0: never */
+    uint64_t asked_ms;  /* when TEXT was asked last; 0: never */
+    uint64_t called_ms; /* when WORK was published again last; 0: never */
 };
 
 /* What is going on in a chat; most chats are idle and have none. */
@@ -153,6 +156,7 @@ struct desk {
     size_t worker_queues_n;
     bool alone; /* no other gateway is alive */
     bool poll_failed;
+    uint64_t broke_ms; /* when a store failed a request for good, plus 1; 0: never */
 
     bool started, draining, dead, freed;
     void (*drained)(void *ctx);
@@ -215,6 +219,8 @@ void desk_held_release(struct held_list *l);
 struct running *desk_running_find(const struct chat *c, const struct uuid *turn, int32_t variant);
 struct running *desk_running_get(struct chat *c, const struct uuid *turn, int32_t variant); /* NULL: no memory */
 void desk_running_drop(struct chat *c, const struct uuid *turn, int32_t variant);           /* -1: all of the turn */
+/* Publish WORK for a running variant that nobody seems to be at: a kill may have come between its write and its call. */
+void desk_call_again(struct desk *d, struct chat *c, const struct uuid *turn, int32_t variant);
 /* Ask the worker for the text so far, not too often. */
 void desk_running_ask(struct desk *d, struct chat *c, struct running *r);
 

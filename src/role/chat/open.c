@@ -155,27 +155,44 @@ static bool is_left(struct opening *o)
     return true;
 }
 
+/* The variant of a turn that is still to come and whose text is not known here, or NULL. */
+static struct running *unknown_running(const struct opening *o, const struct desk_turn *t)
+{
+    struct running *r;
+
+    if (t->variants_n == 0 || t->variants[t->variants_n - 1].finish != FINISH_NONE)
+        return NULL;
+    r = desk_running_find(o->base.chat, &t->turn, t->variants[t->variants_n - 1].variant);
+    return r != NULL && !r->known ? r : NULL;
+}
+
+/* No worker is at them: they wait in a queue, or a kill came between the write and the call. */
+static void call_unknown(struct opening *o)
+{
+    for (size_t i = 0; i < o->page.n; i++) {
+        const struct running *r = unknown_running(o, &o->page.turns[i]);
+
+        if (r != NULL)
+            desk_call_again(o->base.d, o->base.chat, &o->page.turns[i].turn, r->variant);
+    }
+}
+
 static void open_waited(struct desk_request *r)
 {
     struct opening *o = (struct opening *)r;
 
     o->waiting = false;
-    if (!is_left(o))
-        open_finish(o);
+    if (is_left(o))
+        return;
+    call_unknown(o);
+    open_finish(o);
 }
 
 static bool is_awaited(const struct opening *o)
 {
-    for (size_t i = 0; i < o->page.n; i++) {
-        const struct desk_turn *t = &o->page.turns[i];
-        const struct running *r;
-
-        if (t->variants_n == 0 || t->variants[t->variants_n - 1].finish != FINISH_NONE)
-            continue;
-        r = desk_running_find(o->base.chat, &t->turn, t->variants[t->variants_n - 1].variant);
-        if (r != NULL && !r->known)
+    for (size_t i = 0; i < o->page.n; i++)
+        if (unknown_running(o, &o->page.turns[i]) != NULL)
             return true;
-    }
     return false;
 }
 

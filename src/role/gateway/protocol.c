@@ -436,7 +436,7 @@ void protocol_message(struct peer *peer, const char *text, size_t len)
     metric_add(&messages_in, 1);
     q.json = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     if (q.json == NULL)
-        refuse_field(peer, NULL, 0, NULL, "not JSON, or a name twice in one object");
+        refuse_field(peer, NULL, 0, NULL, "not JSON that is taken here: broken, a name twice in one object, a number too large, or nested too deep");
     else if (!json_is_object(q.json))
         refuse_field(peer, NULL, 0, NULL, "not a JSON object");
     else

@@ -61,10 +61,10 @@ static void begin(struct protocol *p, struct peer *peer)
 static const struct bad_row {
     const char *name, *in, *out;
 } bad_rows[] = {
-    {"empty", "", BAD("", "not JSON, or a name twice in one object", "")},
-    {"cut", "{\"type\":", BAD("", "not JSON, or a name twice in one object", "")},
-    {"more behind", "{} {}", BAD("", "not JSON, or a name twice in one object", "")},
-    {"a name twice", "{\"ref\":\"r\",\"ref\":\"s\"}", BAD("", "not JSON, or a name twice in one object", "")},
+    {"empty", "", BAD("", "not JSON that is taken here: broken, a name twice in one object, a number too large, or nested too deep", "")},
+    {"cut", "{\"type\":", BAD("", "not JSON that is taken here: broken, a name twice in one object, a number too large, or nested too deep", "")},
+    {"more behind", "{} {}", BAD("", "not JSON that is taken here: broken, a name twice in one object, a number too large, or nested too deep", "")},
+    {"a name twice", "{\"ref\":\"r\",\"ref\":\"s\"}", BAD("", "not JSON that is taken here: broken, a name twice in one object, a number too large, or nested too deep", "")},
     {"a list", "[1]", BAD("", "not a JSON object", "")},
     {"no ref", "{\"type\":\"ping\"}", BAD("", "ref: missing", FIELD("ref"))},
     {"ref a number", "{\"type\":\"ping\",\"ref\":1}", BAD("", "ref: must be a string", FIELD("ref"))},
