@@ -60,7 +60,8 @@ enum tr_rc keyfile_load(const char *path, bool may_make, struct seal_master **re
         fd = open(path, O_RDONLY | O_CLOEXEC);
     }
     if (fd < 0 && errno == ENOENT)
-        return tr_fail(err, TR_NOT_FOUND, "no master key at %s: put back the copy that these stores were made with", path);
+        return tr_fail(err, TR_NOT_FOUND, "no master key at %s: put back the copy that these stores were made with",
+                       path);
     if (fd < 0)
         return tr_fail(err, TR_INVALID, "cannot read the master key %s: %s", path, strerror(errno));
     len = read(fd, text, sizeof text);

@@ -9,6 +9,7 @@
  *   TR_INVALID    not a key file, or readable by others: the err says what to do
  *   TR_NOT_FOUND  missing and may_make is false
  */
-enum tr_rc keyfile_load(const char *path, bool may_make, struct seal_master **ret_master, struct tr_err *err) TR_MUST_CHECK;
+enum tr_rc keyfile_load(const char *path, bool may_make, struct seal_master **ret_master,
+                        struct tr_err *err) TR_MUST_CHECK;
 
 #endif

@@ -41,8 +41,8 @@ static bool is_folder(const char *path)
 }
 
 /* The path of an embedded store; its folder is made if it is missing. */
-static enum tr_rc store_path(const struct config *config, const char *key, const char *const allowed, const char **ret_path,
-                             struct tr_err *err)
+static enum tr_rc store_path(const struct config *config, const char *key, const char *const allowed,
+                             const char **ret_path, struct tr_err *err)
 {
     const char *const url = config_str(config, key);
     const char *const path = after_scheme(url, allowed);
@@ -50,14 +50,16 @@ static enum tr_rc store_path(const struct config *config, const char *key, const
     char *slash;
 
     if (path == NULL || *path == '\0')
-        return tr_fail(err, TR_INVALID, "%s: '%.60s' is not understood here; this build knows %s:PATH", key, url, allowed);
+        return tr_fail(err, TR_INVALID, "%s: '%.60s' is not understood here; this build knows %s:PATH", key, url,
+                       allowed);
     if (snprintf(dir, sizeof dir, "%s", path) >= (int)sizeof dir)
         return tr_fail(err, TR_INVALID, "%s: path too long", key);
     for (slash = strchr(dir + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
         if ((mkdir(dir, 0700) != 0 && errno != EEXIST) || !is_folder(dir))
-            return tr_fail(err, TR_INVALID, "%s: cannot make the folder %s: %s; give it to this user, or set another path", key,
-                           dir, errno == EEXIST ? "a file of this name stands there" : strerror(errno));
+            return tr_fail(err, TR_INVALID,
+                           "%s: cannot make the folder %s: %s; give it to this user, or set another path", key, dir,
+                           errno == EEXIST ? "a file of this name stands there" : strerror(errno));
         *slash = '/';
     }
     slash = strrchr(dir, '/');
@@ -66,8 +68,9 @@ static enum tr_rc store_path(const struct config *config, const char *key, const
     else
         snprintf(dir, sizeof dir, ".");
     if (access(dir, W_OK) != 0)
-        return tr_fail(err, TR_INVALID, "%s: cannot write to the folder %s: %s; give it to this user, or set another path",
-                       key, dir, strerror(errno));
+        return tr_fail(err, TR_INVALID,
+                       "%s: cannot write to the folder %s: %s; give it to this user, or set another path", key, dir,
+                       strerror(errno));
     *ret_path = path;
     return TR_OK;
 }
@@ -85,7 +88,8 @@ static enum tr_rc take_lock(const char *queue_path, int *ret_fd, struct tr_err *
         return tr_fail(err, TR_INVALID, "%s: %s", path, strerror(errno));
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         close(fd);
-        return tr_fail(err, TR_INVALID, "another troupe is running on %s: stop it first, or set TROUPE_BROKER to another path",
+        return tr_fail(err, TR_INVALID,
+                       "another troupe is running on %s: stop it first, or set TROUPE_BROKER to another path",
                        queue_path);
     }
     *ret_fd = fd;
@@ -104,7 +108,8 @@ static enum tr_rc open_stores(const struct config *config, struct wiring *w, str
         rc = tr_fail(err, TR_INVALID, "TROUPE_REGISTRY: '%.60s' is not understood here; this build knows memory:",
                      config_str(config, "TROUPE_REGISTRY"));
     if (rc == TR_OK && strcmp(queue, history) == 0)
-        rc = tr_fail(err, TR_INVALID, "TROUPE_BROKER and TROUPE_HISTORY name the same file %s: each needs its own", queue);
+        rc = tr_fail(err, TR_INVALID, "TROUPE_BROKER and TROUPE_HISTORY name the same file %s: each needs its own",
+                     queue);
     if (rc == TR_OK)
         rc = take_lock(queue, &w->lock, err);
     /* A key is made only where there is nothing yet that an older one has sealed. */
@@ -124,8 +129,8 @@ static enum tr_rc open_stores(const struct config *config, struct wiring *w, str
 }
 
 #ifdef TROUPE_WITH_LLAMA
-static enum tr_rc open_llama(const struct config *config, struct loop *loop, const char *path, struct engine **ret_engine,
-                             struct tr_err *err)
+static enum tr_rc open_llama(const struct config *config, struct loop *loop, const char *path,
+                             struct engine **ret_engine, struct tr_err *err)
 {
     struct llama_engine_options opt = {0};
     uint64_t threads = 0, context = 0, kv = 0;
@@ -145,8 +150,8 @@ static enum tr_rc open_llama(const struct config *config, struct loop *loop, con
 }
 #endif
 
-static enum tr_rc open_engine(const struct config *config, struct loop *loop, const char *url, struct engine **ret_engine,
-                              struct tr_err *err)
+static enum tr_rc open_engine(const struct config *config, struct loop *loop, const char *url,
+                              struct engine **ret_engine, struct tr_err *err)
 {
     const char *rest = after_scheme(url, "stub");
 
@@ -154,13 +159,14 @@ static enum tr_rc open_engine(const struct config *config, struct loop *loop, co
         return stub_engine_open(loop, rest, ret_engine, err);
     rest = after_scheme(url, "llama");
     if (rest == NULL)
-        return tr_fail(err, TR_INVALID, "TROUPE_ENGINE: '%.60s' is not understood here; this build knows llama:PATH and stub:",
-                       url);
+        return tr_fail(err, TR_INVALID,
+                       "TROUPE_ENGINE: '%.60s' is not understood here; this build knows llama:PATH and stub:", url);
 #ifdef TROUPE_WITH_LLAMA
     return open_llama(config, loop, rest, ret_engine, err);
 #else
     (void)config;
-    return tr_fail(err, TR_INVALID, "TROUPE_ENGINE: this build has no libllama; run `make run`, or install libllama and rebuild");
+    return tr_fail(err, TR_INVALID,
+                   "TROUPE_ENGINE: this build has no libllama; run `make run`, or install libllama and rebuild");
 #endif
 }
 
@@ -220,7 +226,8 @@ enum tr_rc wiring_open(const struct config *config, unsigned parts, struct wirin
         rc = store_path(config, "TROUPE_CATALOGUE", "sqlite", &path, err);
         if (rc == TR_OK && (strcmp(config_str(config, "TROUPE_HISTORY"), config_str(config, "TROUPE_CATALOGUE")) == 0 ||
                             strcmp(config_str(config, "TROUPE_BROKER"), config_str(config, "TROUPE_CATALOGUE")) == 0))
-            rc = tr_fail(err, TR_INVALID, "TROUPE_CATALOGUE names the file %s of another store: each needs its own", path);
+            rc = tr_fail(err, TR_INVALID, "TROUPE_CATALOGUE names the file %s of another store: each needs its own",
+                         path);
         if (rc == TR_OK)
             rc = sqlite_catalogue_open(w->loop, path, &w->env.catalogue, err);
     }

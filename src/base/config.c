@@ -12,8 +12,10 @@
 static const struct key {
     const char *name, *value, *comment;
 } keys[] = {
-    {"TROUPE_LISTEN", "127.0.0.1:8080", "Where the gateway listens: address:port (port 0: any free one, told in the log)."},
-    {"TROUPE_METRICS_LISTEN", "", "Where roles without HTTP of their own will serve /metrics; `troupe up` serves them on TROUPE_LISTEN."},
+    {"TROUPE_LISTEN", "127.0.0.1:8080",
+     "Where the gateway listens: address:port (port 0: any free one, told in the log)."},
+    {"TROUPE_METRICS_LISTEN", "",
+     "Where roles without HTTP of their own will serve /metrics; `troupe up` serves them on TROUPE_LISTEN."},
     {"TROUPE_BROKER", "sqlite:data/queue.db", "The queues between the roles."},
     {"TROUPE_HISTORY", "sqlite:data/history.db", "Chats and turns, sealed."},
     {"TROUPE_CATALOGUE", "sqlite:data/catalogue.db", "Users and characters."},
@@ -22,7 +24,8 @@ static const struct key {
     {"TROUPE_ENGINE", "llama:.deps/models/SmolLM2-135M-Instruct.Q4_1.gguf",
      "What writes the replies, several in order of fallback, comma-separated: llama:PATH of a GGUF. "
      "stub: answers without a model (?delay_ms=&gap_ms=), for tests."},
-    {"TROUPE_MASTER_KEY_FILE", "data/master.key", "The key that seals the data keys; made on first start. Keep a copy of it apart from the data."},
+    {"TROUPE_MASTER_KEY_FILE", "data/master.key",
+     "The key that seals the data keys; made on first start. Keep a copy of it apart from the data."},
     {"TROUPE_CONTEXT_MESSAGES", "20", "How many recent messages a reply is written from, at least (up to twice that)."},
     {"TROUPE_MAX_TOKENS", "256", "Longest reply, in tokens."},
     {"TROUPE_TEMPERATURE", "0.8", "0 to 2; 0 always takes the likeliest token."},
@@ -30,13 +33,16 @@ static const struct key {
     {"TROUPE_CONTEXT_TOKENS", "4096", "Longest prompt and reply together, in tokens."},
     {"TROUPE_KV_MIB", "512", "Memory for the kept state of chats, in MiB."},
     {"TROUPE_GENERATE_SECONDS", "120", "An engine that gives no sign of life for so long has failed."},
-    {"TROUPE_ORIGINS", "", "Allowed Origins of browsers, comma-separated; empty: the listener's own address, localhost, [::1]."},
+    {"TROUPE_ORIGINS", "",
+     "Allowed Origins of browsers, comma-separated; empty: the listener's own address, localhost, [::1]."},
     {"TROUPE_RATE_USER", "60", "Messages a minute a user; 0: no limit."},
     {"TROUPE_RATE_ADDRESS", "600", "Messages a minute an address; 0: no limit."},
     {"TROUPE_TEXT_MAX", "8000", "Longest message, in characters."},
     {"TROUPE_QUEUE_MAX", "10000", "Turns under way; past it a message is answered with `overloaded`."},
-    {"TROUPE_CONNECTIONS_MAX", "18000", "Connections of the gateway at once (at most the open files of the process allow)."},
-    {"TROUPE_SEND_BUFFER_KIB", "256", "What may wait for a slow reader: deltas are dropped first, then the connection."},
+    {"TROUPE_CONNECTIONS_MAX", "18000",
+     "Connections of the gateway at once (at most the open files of the process allow)."},
+    {"TROUPE_SEND_BUFFER_KIB", "256",
+     "What may wait for a slow reader: deltas are dropped first, then the connection."},
     {"TROUPE_IDLE_SECONDS", "300", "A connection that answers no ping for so long is closed."},
     {"TROUPE_WORKER_TTL_MS", "10000", "How long a worker counts as alive after its last sign of life."},
     {"TROUPE_DRAIN_SECONDS", "20", "How long a stop waits for what is under way."},
@@ -279,7 +285,9 @@ void config_print_example(void *file)
 {
     FILE *const f = file;
 
-    fputs("# Every key of Troupe with its default. Copy to .env and change what you need; a variable that is set wins.\n", f);
+    fputs(
+        "# Every key of Troupe with its default. Copy to .env and change what you need; a variable that is set wins.\n",
+        f);
     for (size_t i = 0; i < KEYS; i++)
         fprintf(f, "\n# %s\n#%s=%s\n", keys[i].comment, keys[i].name, keys[i].value);
 }

@@ -5,12 +5,12 @@
 #include <stddef.h>
 
 struct embedded_file {
-    const char *path, *type;   /* "/app.js" (index.html: "/"), "text/javascript; charset=utf-8" */
+    const char *path, *type; /* "/app.js" (index.html: "/"), "text/javascript; charset=utf-8" */
     const unsigned char *data;
     size_t len;
     const unsigned char *gzip; /* NULL where it is no smaller */
     size_t gzip_len;
-    const char *etag;          /* strong, with its quotes */
+    const char *etag; /* strong, with its quotes */
 };
 
 extern const struct embedded_file static_files[]; /* the page */

@@ -30,7 +30,7 @@ struct loop {
     uv_idle_t idle;   /* active while calls are deferred: the poll must not block */
     struct call_list deferred;
     struct call_list running; /* taken from one of the other two, being called */
-    pthread_mutex_t lock; /* guards posted */
+    pthread_mutex_t lock;     /* guards posted */
     struct call_list posted;
     size_t timers;
     bool stop;

@@ -10,8 +10,9 @@
 #include <unistd.h>
 
 /* Upper bounds in microseconds: 1 ms to 5 minutes. */
-static const uint64_t bounds[METRIC_BUCKETS] = {1000,    2000,    5000,    10000,    25000,    50000,    100000,    250000,
-                                                500000, 1000000, 2500000, 10000000, 30000000, 60000000, 120000000, 300000000};
+static const uint64_t bounds[METRIC_BUCKETS] = {1000,     2000,     5000,      10000,    25000,   50000,
+                                                100000,   250000,   500000,    1000000,  2500000, 10000000,
+                                                30000000, 60000000, 120000000, 300000000};
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct metric *first; /* guarded by lock; metrics of one name stand together */
 

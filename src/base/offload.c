@@ -19,10 +19,10 @@ struct offload {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    struct offload_job *first, *last; /* guarded by lock: what waits */
-    size_t waiting;                   /* guarded by lock */
-    bool stop;                        /* guarded by lock */
-    struct loop_timer *sweep;         /* looks for passed deadlines */
+    struct offload_job *first, *last;       /* guarded by lock: what waits */
+    size_t waiting;                         /* guarded by lock */
+    bool stop;                              /* guarded by lock */
+    struct loop_timer *sweep;               /* looks for passed deadlines */
     struct offload_job *dl_first, *dl_last; /* on the loop: submitted, not returned; deadlines ascend */
 };
 

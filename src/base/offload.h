@@ -40,8 +40,9 @@ struct offload_job {
 };
 
 struct offload_hooks {
-    enum tr_rc (*begin)(void *state, struct tr_err *err);           /* may be NULL; a failure fails the whole batch */
-    enum tr_rc (*end)(void *state, bool any_write, struct tr_err *err); /* may be NULL; a failure fails every job of it */
+    enum tr_rc (*begin)(void *state, struct tr_err *err); /* may be NULL; a failure fails the whole batch */
+    enum tr_rc (*end)(void *state, bool any_write,
+                      struct tr_err *err); /* may be NULL; a failure fails every job of it */
     void *state;
     size_t batch_max;    /* 0: 256 */
     size_t queue_max;    /* 0: 65536; past it submit says TR_BUSY */

@@ -94,8 +94,8 @@ static enum tr_rc do_import(struct wiring *w, const struct args *a, struct tr_er
     if (rc == TR_OK && a->avatar != NULL && avatar.len == 0)
         rc = tr_fail(err, TR_INVALID, "avatar: %s is empty", a->avatar);
     if (rc == TR_OK)
-        rc = shipped_put(w, (struct slice){json.data, json.len}, (struct slice){avatar.data, avatar.len}, a->id, a->replace,
-                         id, err);
+        rc = shipped_put(w, (struct slice){json.data, json.len}, (struct slice){avatar.data, avatar.len}, a->id,
+                         a->replace, id, err);
     if (rc == TR_OK)
         printf("%s\n", id);
     else if (rc == TR_BUSY)
@@ -105,7 +105,8 @@ static enum tr_rc do_import(struct wiring *w, const struct args *a, struct tr_er
     return rc;
 }
 
-static void on_list(void *ctx, enum tr_rc rc, const struct catalogue_character *list, size_t n, const struct tr_err *err)
+static void on_list(void *ctx, enum tr_rc rc, const struct catalogue_character *list, size_t n,
+                    const struct tr_err *err)
 {
     for (size_t i = 0; rc == TR_OK && i < n; i++)
         printf("%-24s %-24s %s\n", list[i].id, list[i].name, list[i].tagline);
@@ -119,11 +120,12 @@ struct shown {
 
 static void print_summary(const struct catalogue_character *c, const struct card *card)
 {
-    printf("id          %s\nname        %s\ntagline     %s\ncreator     %s\nversion     %s\navatar      %s, %zu bytes\n", c->id,
-           card->name, card->tagline, card->creator, card->version, c->avatar.len > 0 ? c->avatar_type : "none",
-           c->avatar.len);
-    printf("greetings   %zu\nlorebook    %zu entries\ntags       ", card->greetings_n + (card->first_message[0] != '\0'),
-           card->lore_n);
+    printf(
+        "id          %s\nname        %s\ntagline     %s\ncreator     %s\nversion     %s\navatar      %s, %zu bytes\n",
+        c->id, card->name, card->tagline, card->creator, card->version, c->avatar.len > 0 ? c->avatar_type : "none",
+        c->avatar.len);
+    printf("greetings   %zu\nlorebook    %zu entries\ntags       ",
+           card->greetings_n + (card->first_message[0] != '\0'), card->lore_n);
     for (size_t i = 0; i < card->tags_n; i++)
         printf(" %s", card->tags[i]);
     printf("\n\n%s\n", card->description);
@@ -174,8 +176,9 @@ static enum tr_rc run(struct wiring *w, const struct args *a, struct tr_err *err
         rc = await(&wait, c->ops->character_remove(c, a->name, await_done, &wait, &op, err), err);
     else
         rc = await(&shown.a, c->ops->character_get(c, a->name, on_show, &shown, &op, err), err);
-    return rc == TR_NOT_FOUND ? tr_fail(err, rc, "there is no character '%.64s'; `troupe character list` tells which", a->name)
-                              : rc;
+    return rc == TR_NOT_FOUND
+               ? tr_fail(err, rc, "there is no character '%.64s'; `troupe character list` tells which", a->name)
+               : rc;
 }
 
 int command_character(const struct config *config, int argc, char **argv)

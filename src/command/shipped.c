@@ -23,7 +23,8 @@ enum tr_rc shipped_put(struct wiring *w, struct slice json, struct slice avatar,
     if (avatar.len > AVATAR_BYTES_MAX)
         rc = tr_fail(err, TR_INVALID, "avatar: larger than %d bytes", AVATAR_BYTES_MAX);
     else if (avatar.len > 0 && avatar_type(avatar.data, avatar.len) == NULL)
-        rc = tr_fail(err, TR_INVALID, "avatar: neither PNG, JPEG, WebP nor an SVG without scripts and outside references");
+        rc = tr_fail(err, TR_INVALID,
+                     "avatar: neither PNG, JPEG, WebP nor an SVG without scripts and outside references");
     if (rc == TR_OK)
         rc = card_print(card, &text);
     if (rc == TR_OK) {

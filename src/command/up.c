@@ -74,9 +74,9 @@ static enum tr_rc start_roles(struct up *u, struct tr_err *err)
 
     rc = await(&a, notifier_start(env, await_done, &a, &u->notifier, err), err);
     if (rc == TR_OK)
-        rc = await(&a,
-                   inference_start(env, u->wiring.engines, u->wiring.engines_n, "any", await_done, &a, &u->inference, err),
-                   err);
+        rc = await(
+            &a, inference_start(env, u->wiring.engines, u->wiring.engines_n, "any", await_done, &a, &u->inference, err),
+            err);
     if (rc == TR_OK)
         rc = await(&a, preprocess_start(env, await_done, &a, &u->preprocess, err), err);
     if (rc == TR_OK)
@@ -182,7 +182,8 @@ int command_up(const struct config *config, int argc, char **argv)
     enum tr_rc rc;
 
     if (argc == 1 && strcmp(argv[0], "--help") == 0) {
-        puts("usage: troupe up\n\nRuns all roles in this process until SIGTERM or Ctrl-C. The keys are told by `troupe env`.");
+        puts("usage: troupe up\n\nRuns all roles in this process until SIGTERM or Ctrl-C. The keys are told by `troupe "
+             "env`.");
         return EXIT_DONE;
     }
     if (argc > 0) {

@@ -23,7 +23,8 @@ struct catalogue_character {
 
 typedef void catalogue_done(void *ctx, enum tr_rc rc, const struct tr_err *err);
 /* Borrowed until it returns. */
-typedef void catalogue_character_done(void *ctx, enum tr_rc rc, const struct catalogue_character *c, const struct tr_err *err);
+typedef void catalogue_character_done(void *ctx, enum tr_rc rc, const struct catalogue_character *c,
+                                      const struct tr_err *err);
 typedef void catalogue_characters_done(void *ctx, enum tr_rc rc, const struct catalogue_character *list, size_t n,
                                        const struct tr_err *err);
 typedef void catalogue_setting_done(void *ctx, enum tr_rc rc, bool mine, const char *value, const struct tr_err *err);
@@ -31,7 +32,8 @@ typedef void catalogue_setting_done(void *ctx, enum tr_rc rc, bool mine, const c
 struct catalogue_ops {
     const char *scheme;
     enum tr_rc (*character_put)(struct catalogue *c, const struct catalogue_character *ch, bool replace,
-                                catalogue_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err); /* TR_BUSY: there is one, replace is false */
+                                catalogue_done *done, void *ctx, struct tr_op **ret_op,
+                                struct tr_err *err); /* TR_BUSY: there is one, replace is false */
     enum tr_rc (*character_get)(struct catalogue *c, const char *id, catalogue_character_done *done, void *ctx,
                                 struct tr_op **ret_op, struct tr_err *err);
     enum tr_rc (*characters)(struct catalogue *c, catalogue_characters_done *done, void *ctx, struct tr_op **ret_op,

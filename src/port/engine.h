@@ -28,10 +28,10 @@ struct engine_info {
 
 struct engine_request {
     struct uuid chat;
-    const char *character_name;      /* borrowed until on_done */
-    const struct prompt *prompt;     /* borrowed until on_done */
-    struct slice said;               /* the user's words as sent, for engines without a model; borrowed until generate returns */
-    uint32_t max_tokens;             /* of the reply */
+    const char *character_name;  /* borrowed until on_done */
+    const struct prompt *prompt; /* borrowed until on_done */
+    struct slice said;   /* the user's words as sent, for engines without a model; borrowed until generate returns */
+    uint32_t max_tokens; /* of the reply */
     float temperature, top_p, min_p; /* temperature 0: greedy */
     uint64_t seed;
     uint64_t timeout_ms; /* without a sign of life: TR_TRANSIENT */
@@ -43,8 +43,8 @@ struct engine_result {
 };
 
 struct engine_callbacks {
-    void (*on_start)(void *ctx);                                /* left the line; may be NULL */
-    void (*on_position)(void *ctx, uint32_t position);          /* place in the line, from 1; may be NULL */
+    void (*on_start)(void *ctx);                       /* left the line; may be NULL */
+    void (*on_position)(void *ctx, uint32_t position); /* place in the line, from 1; may be NULL */
     void (*on_text)(void *ctx, const char *text, size_t len);
     /* Exactly once.  The job is gone.  TR_INVALID: the prompt can't fit; TR_TRANSIENT: the engine failed. */
     void (*on_done)(void *ctx, enum tr_rc rc, const struct engine_result *result, const struct tr_err *err);
@@ -53,8 +53,8 @@ struct engine_callbacks {
 struct engine_ops {
     const char *scheme;
     const struct engine_info *(*info)(const struct engine *e); /* borrowed: until close */
-    enum tr_rc (*generate)(struct engine *e, const struct engine_request *req, const struct engine_callbacks *cb, void *ctx,
-                           struct engine_job **ret_job, struct tr_err *err);
+    enum tr_rc (*generate)(struct engine *e, const struct engine_request *req, const struct engine_callbacks *cb,
+                           void *ctx, struct engine_job **ret_job, struct tr_err *err);
     void (*stop)(struct engine *e, struct engine_job *job);   /* the user's wish: see rule 3 */
     void (*cancel)(struct engine *e, struct engine_job *job); /* ours */
     void (*forget)(struct engine *e, const struct uuid *chat);

@@ -25,25 +25,25 @@ struct history_chat {
     struct uuid chat, user;
     char character[CHARACTER_ID_MAX + 1];
     uint64_t created_ms, updated_ms; /* updated: the newest turn's time; an estimate is enough */
-    struct uuid head;  /* the newest accepted turn (the greeting at first) */
-    uint64_t index;    /* its index */
+    struct uuid head;                /* the newest accepted turn (the greeting at first) */
+    uint64_t index;                  /* its index */
     uint64_t change;
 };
 
 struct history_accept {
-    struct turn_row row;          /* part 0, rev 0: chat, turn, predecessor (= head as read), index, sealed, ... */
-    uint8_t client_hash[16];      /* seal_client_id() */
-    struct uuid head;             /* as read: the write is done only if it still is */
+    struct turn_row row;     /* part 0, rev 0: chat, turn, predecessor (= head as read), index, sealed, ... */
+    uint8_t client_hash[16]; /* seal_client_id() */
+    struct uuid head;        /* as read: the write is done only if it still is */
 };
 enum accept_outcome {
-    ACCEPT_DONE,   /* written: turn and change are the new ones */
-    ACCEPT_KNOWN,  /* this client id has a turn already: that one is in `turn`; nothing was written */
-    ACCEPT_MOVED,  /* the head is another by now: head and index are in `chat`; nothing was written */
+    ACCEPT_DONE,  /* written: turn and change are the new ones */
+    ACCEPT_KNOWN, /* this client id has a turn already: that one is in `turn`; nothing was written */
+    ACCEPT_MOVED, /* the head is another by now: head and index are in `chat`; nothing was written */
 };
 struct history_accepted {
     enum accept_outcome outcome;
     struct uuid turn, head;
-    uint64_t index;  /* of head */
+    uint64_t index; /* of head */
     uint64_t change;
 };
 
@@ -51,14 +51,16 @@ struct history_accepted {
 struct history_range {
     struct uuid after, before;
     uint32_t limit;
-    bool newest;   /* count the limit from the newest end; rows come oldest turn first in any case */
+    bool newest; /* count the limit from the newest end; rows come oldest turn first in any case */
 };
 
 typedef void history_done(void *ctx, enum tr_rc rc, const struct tr_err *err);
-typedef void history_chat_done(void *ctx, enum tr_rc rc, const struct history_chat *chat, bool mine, const struct tr_err *err);
+typedef void history_chat_done(void *ctx, enum tr_rc rc, const struct history_chat *chat, bool mine,
+                               const struct tr_err *err);
 typedef void history_chats_done(void *ctx, enum tr_rc rc, const struct history_chat *chats, size_t n, bool more,
                                 const struct tr_err *err);
-typedef void history_accept_done(void *ctx, enum tr_rc rc, const struct history_accepted *res, const struct tr_err *err);
+typedef void history_accept_done(void *ctx, enum tr_rc rc, const struct history_accepted *res,
+                                 const struct tr_err *err);
 /* mine: written now (or by the same attempt before); else `standing` is the row that was there. */
 typedef void history_append_done(void *ctx, enum tr_rc rc, bool mine, uint64_t change, const struct turn_row *standing,
                                  const struct tr_err *err);

@@ -38,14 +38,15 @@ struct queue_spec {
     const char *name;
     enum queue_kind kind;
     uint64_t max_length; /* messages; 0: the adapter's default */
-    bool single_active;  /* one consumer at a time gets messages, the next takes over when it goes ([notify] partitions) */
+    bool
+        single_active; /* one consumer at a time gets messages, the next takes over when it goes ([notify] partitions) */
 };
 
 struct queue_message {
     const char *queue;
-    struct slice body;   /* copied */
+    struct slice body; /* copied */
     bool transient;
-    uint64_t delay_ms;   /* not delivered before (0: at once) */
+    uint64_t delay_ms; /* not delivered before (0: at once) */
     /*
      * Nobody outside waits for the confirmation: it may come some ten milliseconds later.  An adapter that delivers before
      * it writes may leave a message unwritten that is acknowledged in that time; the ack is its confirmation then.

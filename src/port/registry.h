@@ -32,10 +32,13 @@ struct registry_context {
 
 typedef void registry_done(void *ctx, enum tr_rc rc, const struct tr_err *err);
 typedef void registry_worker_done(void *ctx, enum tr_rc rc, uint32_t number, const struct tr_err *err);
-typedef void registry_workers_done(void *ctx, enum tr_rc rc, const struct registry_worker *list, size_t n, const struct tr_err *err);
+typedef void registry_workers_done(void *ctx, enum tr_rc rc, const struct registry_worker *list, size_t n,
+                                   const struct tr_err *err);
 /* Names of gateways (their queues' names); n may be 0. */
-typedef void registry_gateways_done(void *ctx, enum tr_rc rc, const char *const *names, size_t n, const struct tr_err *err);
-typedef void registry_context_done(void *ctx, enum tr_rc rc, const struct registry_context *context, const struct tr_err *err);
+typedef void registry_gateways_done(void *ctx, enum tr_rc rc, const char *const *names, size_t n,
+                                    const struct tr_err *err);
+typedef void registry_context_done(void *ctx, enum tr_rc rc, const struct registry_context *context,
+                                   const struct tr_err *err);
 typedef void registry_rate_done(void *ctx, enum tr_rc rc, uint64_t retry_after_ms, const struct tr_err *err);
 
 struct registry_ops {
@@ -44,8 +47,8 @@ struct registry_ops {
     enum tr_rc (*worker_register)(struct registry *r, const struct registry_worker *w, uint64_t ttl_ms,
                                   registry_worker_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
     /* TR_NOT_FOUND: the record is gone or another's by now; register anew. */
-    enum tr_rc (*worker_refresh)(struct registry *r, const struct registry_worker *w, uint64_t ttl_ms, registry_done *done,
-                                 void *ctx, struct tr_op **ret_op, struct tr_err *err);
+    enum tr_rc (*worker_refresh)(struct registry *r, const struct registry_worker *w, uint64_t ttl_ms,
+                                 registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
     enum tr_rc (*worker_remove)(struct registry *r, const struct registry_worker *w, registry_done *done, void *ctx,
                                 struct tr_op **ret_op, struct tr_err *err);
     /* The living workers of a character (or "any"); those of nobody: n = 0. */
@@ -53,8 +56,8 @@ struct registry_ops {
                           struct tr_op **ret_op, struct tr_err *err);
 
     /* A gateway is alive for ttl_ms / is gone / all of them. */
-    enum tr_rc (*gateway_refresh)(struct registry *r, const char *gateway, uint64_t ttl_ms, registry_done *done, void *ctx,
-                                  struct tr_op **ret_op, struct tr_err *err);
+    enum tr_rc (*gateway_refresh)(struct registry *r, const char *gateway, uint64_t ttl_ms, registry_done *done,
+                                  void *ctx, struct tr_op **ret_op, struct tr_err *err);
     enum tr_rc (*gateway_remove)(struct registry *r, const char *gateway, registry_done *done, void *ctx,
                                  struct tr_op **ret_op, struct tr_err *err);
     enum tr_rc (*gateways)(struct registry *r, registry_gateways_done *done, void *ctx, struct tr_op **ret_op,
@@ -68,15 +71,16 @@ struct registry_ops {
                         struct tr_op **ret_op, struct tr_err *err);
 
     enum tr_rc (*context_put)(struct registry *r, const struct uuid *chat, const struct registry_context *context,
-                              uint64_t ttl_ms, registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
+                              uint64_t ttl_ms, registry_done *done, void *ctx, struct tr_op **ret_op,
+                              struct tr_err *err);
     enum tr_rc (*context_get)(struct registry *r, const struct uuid *chat, registry_context_done *done, void *ctx,
                               struct tr_op **ret_op, struct tr_err *err); /* TR_NOT_FOUND */
     enum tr_rc (*context_drop)(struct registry *r, const struct uuid *chat, registry_done *done, void *ctx,
                                struct tr_op **ret_op, struct tr_err *err);
 
     /* One more of `key` ("user:…", "address:…") at per_minute a minute (domain/ratelimit.h); retry_after_ms 0: allowed. */
-    enum tr_rc (*rate_take)(struct registry *r, const char *key, uint32_t per_minute, registry_rate_done *done, void *ctx,
-                            struct tr_op **ret_op, struct tr_err *err);
+    enum tr_rc (*rate_take)(struct registry *r, const char *key, uint32_t per_minute, registry_rate_done *done,
+                            void *ctx, struct tr_op **ret_op, struct tr_err *err);
     void (*close)(struct registry *r);
 };
 

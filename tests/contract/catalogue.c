@@ -326,8 +326,8 @@ static void test_cancel_and_close(void **state)
     struct wait cancelled = {.loop = s->loop}, closed = {.loop = s->loop};
 
     (void)state;
-    wait_started(&cancelled, s->c->ops->character_put(s->c, &ada, true, wait_done, &cancelled, &cancelled.op,
-                                                      &cancelled.err));
+    wait_started(&cancelled,
+                 s->c->ops->character_put(s->c, &ada, true, wait_done, &cancelled, &cancelled.op, &cancelled.err));
     tr_op_cancel(cancelled.op);
     assert_int_equal(cancelled.calls, 0);
     support_count(s->loop, &cancelled.calls, 1);
@@ -415,9 +415,9 @@ static void test_disk_full(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_characters),       cmocka_unit_test(test_settings_and_users),
-    cmocka_unit_test(test_setting_race),     cmocka_unit_test(test_cancel_and_close),
-    cmocka_unit_test(test_killed),           cmocka_unit_test(test_disk_full),
+    cmocka_unit_test(test_characters),   cmocka_unit_test(test_settings_and_users),
+    cmocka_unit_test(test_setting_race), cmocka_unit_test(test_cancel_and_close),
+    cmocka_unit_test(test_killed),       cmocka_unit_test(test_disk_full),
 };
 
 int main(void)

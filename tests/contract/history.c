@@ -547,11 +547,11 @@ static void test_keys(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_chat_create),  cmocka_unit_test(test_chats_of_user),
-    cmocka_unit_test(test_accept),       cmocka_unit_test(test_accept_race),
-    cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_append_first_wins),
+    cmocka_unit_test(test_chat_create),    cmocka_unit_test(test_chats_of_user),
+    cmocka_unit_test(test_accept),         cmocka_unit_test(test_accept_race),
+    cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_append_first_wins),
     cmocka_unit_test(test_append_several), cmocka_unit_test(test_append_race),
-    cmocka_unit_test(test_paging),       cmocka_unit_test(test_changed),
+    cmocka_unit_test(test_paging),         cmocka_unit_test(test_changed),
     cmocka_unit_test(test_keys),
 };
 

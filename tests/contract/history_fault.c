@@ -2,8 +2,8 @@
  * history_fault - the history's contract where things break or end: SIGKILL, a full disk, erasure, cancellation,
  * closing, bytes that were only borrowed.
  */
-#include "history_fixture.h"
 #include "history_fault.h"
+#include "history_fixture.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -331,8 +331,8 @@ static void test_cancel(void **state)
     acc = an_accept(&chat, T0 + 10, "client-1", "words");
     write.w.loop = read.w.loop = s->loop;
     wait_started(&write.w, s->h->ops->accept(s->h, &acc, on_accept_answer, &write, &write.w.op, &write.w.err));
-    wait_started(&read.w, s->h->ops->turn_get(s->h, &chat.chat, &chat.head, on_rows_answer, &read, &read.w.op,
-                                              &read.w.err));
+    wait_started(&read.w,
+                 s->h->ops->turn_get(s->h, &chat.chat, &chat.head, on_rows_answer, &read, &read.w.op, &read.w.err));
     tr_op_cancel(write.w.op);
     tr_op_cancel(write.w.op);
     tr_op_cancel(read.w.op);
@@ -369,8 +369,8 @@ static void test_close(void **state)
 
             wait_started(&a->w, s->h->ops->accept(s->h, &acc, on_accept_answer, a, &a->w.op, &a->w.err));
         } else {
-            wait_started(&a->w, s->h->ops->turn_get(s->h, &chat.chat, &chat.head, on_rows_answer, a, &a->w.op,
-                                                    &a->w.err));
+            wait_started(&a->w,
+                         s->h->ops->turn_get(s->h, &chat.chat, &chat.head, on_rows_answer, a, &a->w.op, &a->w.err));
         }
         assert_int_equal(a->w.rc, TR_OK);
     }
@@ -432,8 +432,8 @@ static void test_read_after_write(void **state)
 }
 
 const struct CMUnitTest history_fault_tests[] = {
-    cmocka_unit_test(test_killed),      cmocka_unit_test(test_disk_full),   cmocka_unit_test(test_chat_delete),
-    cmocka_unit_test(test_no_copy_stays), cmocka_unit_test(test_turn_delete), cmocka_unit_test(test_cancel),
-    cmocka_unit_test(test_close),       cmocka_unit_test(test_read_after_write),
+    cmocka_unit_test(test_killed),        cmocka_unit_test(test_disk_full),        cmocka_unit_test(test_chat_delete),
+    cmocka_unit_test(test_no_copy_stays), cmocka_unit_test(test_turn_delete),      cmocka_unit_test(test_cancel),
+    cmocka_unit_test(test_close),         cmocka_unit_test(test_read_after_write),
 };
 const size_t history_fault_tests_n = sizeof history_fault_tests / sizeof *history_fault_tests;

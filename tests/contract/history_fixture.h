@@ -74,7 +74,7 @@ void on_rows_answer(void *ctx, enum tr_rc rc, const struct turn_row *rows, size_
 /* Material. */
 #define T0 1760000000000 /* 2025-10-09 */
 struct uuid an_id(uint64_t ms);
-struct history_chat a_chat(struct uuid user, uint64_t ms);                       /* head: a greeting's id */
+struct history_chat a_chat(struct uuid user, uint64_t ms); /* head: a greeting's id */
 struct turn_row a_row(const struct history_chat *chat, struct uuid turn, int32_t part, const char *sealed);
 struct turn_row an_event(const struct history_chat *chat, struct uuid turn, int32_t rev, enum turn_event event,
                          int32_t variant);

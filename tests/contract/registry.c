@@ -109,7 +109,10 @@ static void on_rate(void *ctx, enum tr_rc rc, uint64_t retry_after_ms, const str
     ((struct got *)ctx)->number = retry_after_ms;
 }
 
-#define GOT {.w.loop = loop}
+#define GOT                                                                                                            \
+    {                                                                                                                  \
+        .w.loop = loop                                                                                                 \
+    }
 /* Start an operation whose callback's context is a struct got `g`, and wait for it; its rc. */
 #define CALL(g, start, ...) wait_end(&(g).w, reg->ops->start(reg, __VA_ARGS__, &(g), &(g).w.op, &(g).w.err))
 
@@ -177,7 +180,7 @@ static void worker_numbers(void **state)
     g = (struct got)GOT;
     assert_int_equal(CALL(g, worker_remove, &a, wait_done), TR_OK);
     assert_int_equal(workers_of("any", NULL), 1);
-    assert_int_equal(worker_in(&c, 5000), 1); /* the lowest free one */
+    assert_int_equal(worker_in(&c, 5000), 1);          /* the lowest free one */
     assert_int_equal(refresh(&a, 5000), TR_NOT_FOUND); /* another's by now */
     g = (struct got)GOT;
     assert_int_equal(CALL(g, worker_remove, &a, wait_done), TR_OK); /* and it can't throw that one out */

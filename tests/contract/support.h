@@ -38,7 +38,7 @@ struct wait {
     struct tr_op *op;
     struct tr_err err; /* of the start or of the callback */
     enum tr_rc rc;
-    bool started;      /* set by wait_started()/wait_end(): callbacks may come from here on */
+    bool started; /* set by wait_started()/wait_end(): callbacks may come from here on */
     size_t calls;
 };
 

@@ -46,11 +46,11 @@ static enum tr_rc fail_code(const char *path, int code, const char *text, struct
     case SQLITE_NOTADB:
         return tr_fail(err, TR_TRANSIENT, "%s: not a SQLite database: move it away or name another file", path);
     case SQLITE_CORRUPT:
-        return tr_fail(err, TR_TRANSIENT, "%s: damaged (%s): restore it from a backup, or try sqlite3's .recover",
-                       path, text);
+        return tr_fail(err, TR_TRANSIENT, "%s: damaged (%s): restore it from a backup, or try sqlite3's .recover", path,
+                       text);
     case SQLITE_IOERR:
-        return tr_fail(err, TR_TRANSIENT, "%s: the disk failed (%s, code %d): check the disk and its quota", path,
-                       text, code);
+        return tr_fail(err, TR_TRANSIENT, "%s: the disk failed (%s, code %d): check the disk and its quota", path, text,
+                       code);
     case SQLITE_TOOBIG:
     case SQLITE_CONSTRAINT:
     case SQLITE_MISMATCH:

@@ -20,7 +20,7 @@ struct db_spec {
     const char *const *steps; /* steps[v]: SQL from version v to v + 1, v = 1 … version - 1; may be NULL at version 1 */
     const char *const *sql;   /* the statements; borrowed until db_close() */
     size_t sql_n;
-    bool exclusive;           /* keep the file to this process alone: another one's open fails at once */
+    bool exclusive; /* keep the file to this process alone: another one's open fails at once */
 };
 
 /*

@@ -14,7 +14,7 @@
 
 #define READ_BATCH 32          /* they are answered together: few, for a short wait */
 #define TRUNCATE_TIMEOUT_MS 50 /* how long emptying the log may wait for the reader; it is tried again later */
-#define BUSY_TIMEOUT_MS 5000    /* as db.c has it: what the writer waits for another process */
+#define BUSY_TIMEOUT_MS 5000   /* as db.c has it: what the writer waits for another process */
 
 struct sqlite_history {
     struct history base;
@@ -523,8 +523,8 @@ enum tr_rc sqlite_history_open(struct loop *loop, const char *path, struct histo
     rc = offload_start(loop, "history-write", &hooks, &h->writer, err);
     if (rc != TR_OK)
         goto out;
-    hooks = (struct offload_hooks){
-        .begin = read_begin, .end = read_end, .state = &h->read_conn, .batch_max = READ_BATCH};
+    hooks =
+        (struct offload_hooks){.begin = read_begin, .end = read_end, .state = &h->read_conn, .batch_max = READ_BATCH};
     rc = offload_start(loop, "history-read", &hooks, &h->reader, err);
     if (rc != TR_OK)
         goto out;

@@ -37,8 +37,8 @@ const char history_schema[] =
     "  owner INTEGER NOT NULL, id TEXT NOT NULL, wrapped BLOB NOT NULL, PRIMARY KEY (owner, id)) WITHOUT ROWID;";
 
 #define CHAT_COLUMNS "chat, user, character, created, updated, head, idx, change"
-#define ROW_COLUMNS                                                                                             \
-    "chat, turn, part, rev, role, character, user, created, change, predecessor, idx, language, attempt, finish," \
+#define ROW_COLUMNS                                                                                                    \
+    "chat, turn, part, rev, role, character, user, created, change, predecessor, idx, language, attempt, finish,"      \
     " code, prompt_tokens, cached_tokens, completion_tokens, ttft_ms, event, variant, known, sealed"
 #define OF_TURN " WHERE chat = ?1 AND bucket = ?2 AND turn = ?3"
 #define BETWEEN " FROM turns WHERE chat = ?1 AND (bucket, turn) > (?2, ?3) AND (bucket, turn) < (?4, ?5)"

@@ -9,10 +9,10 @@
 
 #include <uthash.h>
 
-#define SQ_LENGTH_DEFAULT 100000               /* messages a queue */
-#define SQ_BODY_MAX ((size_t)16 << 20)         /* bytes a message */
-#define SQ_BYTES_MAX ((size_t)768 << 20)       /* of all durable messages */
-#define SQ_TRANSIENT_MAX ((size_t)128 << 20)   /* of all transient ones */
+#define SQ_LENGTH_DEFAULT 100000             /* messages a queue */
+#define SQ_BODY_MAX ((size_t)16 << 20)       /* bytes a message */
+#define SQ_BYTES_MAX ((size_t)768 << 20)     /* of all durable messages */
+#define SQ_TRANSIENT_MAX ((size_t)128 << 20) /* of all transient ones */
 #define SQ_DEADLINE_MS 10000
 #define SQ_PATIENCE_MS 20 /* how long a patient publish may wait for its batch */
 #define SQ_DEAD_KEPT 10000
@@ -29,7 +29,7 @@ enum sq_place {
 
 /* One message; to the port: a delivery. */
 struct queue_delivery {
-    uint64_t id; /* order of publishing; the row's key */
+    uint64_t id;                     /* order of publishing; the row's key */
     struct sq_queue *queue;          /* NULL once SQ_GONE */
     struct queue_consumer *consumer; /* SQ_IN_HAND: who counts it; NULL: that one has stopped */
     struct queue_delivery *prev, *next;
@@ -38,7 +38,8 @@ struct queue_delivery {
     char *dead_note;     /* owned; to be moved to the dead ones: "queue\0cause" */
     uint64_t due_ms;     /* SQ_DELAYED: loop's clock */
     uint64_t not_before; /* wall clock, as on disk; 0: at once */
-    uint64_t unhurried_ms; /* loop's clock: its insert may wait until then, and will be needless if it is settled; 0: no */
+    uint64_t
+        unhurried_ms; /* loop's clock: its insert may wait until then, and will be needless if it is settled; 0: no */
     size_t heap_at;
     uint32_t queue_id, attempts;
     enum sq_place place;
@@ -112,8 +113,8 @@ struct sqlite_queue {
     struct loop_call pump; /* delivers, answers, starts batches */
     bool pump_posted, delivering;
     struct sq_queue *todo_first, *todo_last;
-    struct sq_queue *removed;          /* freed when no delivery is under way */
-    struct queue_consumer *stopped;    /* likewise */
+    struct sq_queue *removed;       /* freed when no delivery is under way */
+    struct queue_consumer *stopped; /* likewise */
     struct sq_op *later_first, *later_last;
     struct sq_op *ops_first, *ops_last, *ops_pool;
     size_t pool_n, waiting_n; /* waiting_n: ops that wait for a batch as a whole */
@@ -126,10 +127,10 @@ struct sqlite_queue {
     size_t changes_n;
     uint32_t *drops; /* ids of removed queues that the disk still has */
     size_t drops_n;
-    bool admin;      /* a queue is unsaved, or there are drops */
-    bool urgent;     /* somebody waits for the changes */
-    bool flush_set;  /* flush_timer runs */
-    bool paused;     /* the last batch failed: wait for flush_timer */
+    bool admin;     /* a queue is unsaved, or there are drops */
+    bool urgent;    /* somebody waits for the changes */
+    bool flush_set; /* flush_timer runs */
+    bool paused;    /* the last batch failed: wait for flush_timer */
     struct sq_batch *running;
     uint64_t batch_last; /* number of the newest one */
 };

@@ -24,10 +24,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LAZY_MS 10         /* changes nobody waits for are collected this long */
-#define RETRY_MS 100       /* after a failed batch */
-#define LAZY_MAX 1000      /* or until there are so many */
-#define BATCH_MAX 4000     /* changes a batch */
+#define LAZY_MS 10     /* changes nobody waits for are collected this long */
+#define RETRY_MS 100   /* after a failed batch */
+#define LAZY_MAX 1000  /* or until there are so many */
+#define BATCH_MAX 4000 /* changes a batch */
 #define BATCH_BYTES (8u << 20)
 
 static const char schema[] =
@@ -38,8 +38,19 @@ static const char schema[] =
     "CREATE TABLE dead(id INTEGER PRIMARY KEY, queue TEXT NOT NULL, cause TEXT NOT NULL, attempts INTEGER NOT NULL,"
     " died_ms INTEGER NOT NULL, body BLOB NOT NULL);";
 
-enum { Q_QUEUE_PUT, Q_QUEUE_DROP, Q_INSERT, Q_UPDATE, Q_DELETE, Q_DEAD, Q_DEAD_TRIM, Q_QUEUES, Q_ORPHANS, Q_MESSAGES,
-       Q_COUNT };
+enum {
+    Q_QUEUE_PUT,
+    Q_QUEUE_DROP,
+    Q_INSERT,
+    Q_UPDATE,
+    Q_DELETE,
+    Q_DEAD,
+    Q_DEAD_TRIM,
+    Q_QUEUES,
+    Q_ORPHANS,
+    Q_MESSAGES,
+    Q_COUNT
+};
 static const char *const sql[Q_COUNT] = {
     [Q_QUEUE_PUT] = "INSERT OR REPLACE INTO queue(id, name, max_length, single_active) VALUES(?1, ?2, ?3, ?4)",
     [Q_QUEUE_DROP] = "DELETE FROM queue WHERE id = ?1",

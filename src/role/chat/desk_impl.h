@@ -53,7 +53,7 @@ struct running {
     int32_t variant;
     uint64_t attempt;
     struct buf text;
-    bool known;        /* the text is there from its beginning */
+    bool known;         /* the text is there from its beginning */
     uint64_t asked_ms;  /* when TEXT was asked last; 0: never */
     uint64_t called_ms; /* when WORK was published again last; 0: never */
 };

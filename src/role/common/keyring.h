@@ -24,8 +24,8 @@ const struct seal_key *keyring_peek(struct keyring *k, const struct uuid *chat);
 enum tr_rc keyring_get(struct keyring *k, const struct uuid *chat, keyring_done *done, void *ctx, struct tr_op **ret_op,
                        struct tr_err *err) TR_MUST_CHECK;
 /* Make the key of a new chat; where one stands already that one is given. */
-enum tr_rc keyring_make(struct keyring *k, const struct uuid *chat, keyring_done *done, void *ctx, struct tr_op **ret_op,
-                        struct tr_err *err) TR_MUST_CHECK;
+enum tr_rc keyring_make(struct keyring *k, const struct uuid *chat, keyring_done *done, void *ctx,
+                        struct tr_op **ret_op, struct tr_err *err) TR_MUST_CHECK;
 /* The chat was deleted: wipe what is kept. */
 void keyring_forget(struct keyring *k, const struct uuid *chat);
 

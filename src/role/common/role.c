@@ -50,8 +50,8 @@ enum tr_rc role_publish(const struct role_env *env, const char *topic, const str
     return publish(env, &msg, envelope, done, ctx, ret_op, err);
 }
 
-enum tr_rc role_pass_on(const struct role_env *env, const char *topic, const struct envelope *envelope, queue_done *done,
-                        void *ctx, struct tr_op **ret_op, struct tr_err *err)
+enum tr_rc role_pass_on(const struct role_env *env, const char *topic, const struct envelope *envelope,
+                        queue_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
     struct queue_message msg = {.queue = topic, .patient = true};
 

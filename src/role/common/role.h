@@ -47,7 +47,7 @@ void topic_gateway(const char *instance, char out[QUEUE_NAME_MAX + 1]);
 enum tr_rc role_publish(const struct role_env *env, const char *topic, const struct envelope *envelope, bool transient,
                         queue_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
 /* The same for a hop inside: durable, but nobody outside waits for the confirmation (queue_message.patient). */
-enum tr_rc role_pass_on(const struct role_env *env, const char *topic, const struct envelope *envelope, queue_done *done,
-                        void *ctx, struct tr_op **ret_op, struct tr_err *err);
+enum tr_rc role_pass_on(const struct role_env *env, const char *topic, const struct envelope *envelope,
+                        queue_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
 
 #endif

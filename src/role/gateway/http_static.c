@@ -1,6 +1,6 @@
 /* http_static - the chat page's files, out of the binary. */
-#include "role/gateway/gateway_impl.h"
 #include "base/embedded.h"
+#include "role/gateway/gateway_impl.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -76,7 +76,8 @@ static void refuse_field(struct peer *peer, const char *ref, size_t ref_len, con
 {
     struct desk_error error = {.code = "bad_request", .field = field};
 
-    snprintf(error.message, sizeof error.message, "%s%s%s", field != NULL ? field : "", field != NULL ? ": " : "", message);
+    snprintf(error.message, sizeof error.message, "%s%s%s", field != NULL ? field : "", field != NULL ? ": " : "",
+             message);
     refuse(peer, ref, ref_len, &error);
 }
 
@@ -436,7 +437,9 @@ void protocol_message(struct peer *peer, const char *text, size_t len)
     metric_add(&messages_in, 1);
     q.json = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     if (q.json == NULL)
-        refuse_field(peer, NULL, 0, NULL, "not JSON that is taken here: broken, a name twice in one object, a number too large, or nested too deep");
+        refuse_field(
+            peer, NULL, 0, NULL,
+            "not JSON that is taken here: broken, a name twice in one object, a number too large, or nested too deep");
     else if (!json_is_object(q.json))
         refuse_field(peer, NULL, 0, NULL, "not a JSON object");
     else

@@ -28,7 +28,7 @@
 #include <utlist.h>
 
 #define PREFETCH 1024 /* one is in hand until the worker's queue has it for good, or the reply is out */
-#define TRIES_MAX 6 /* publishing; then the message is put back */
+#define TRIES_MAX 6   /* publishing; then the message is put back */
 #define PAUSE_FIRST_MS 20
 #define NO_WORKER_MS 300 /* put back for so long */
 #define NO_WORKER_LOG_MS 10000

@@ -113,7 +113,8 @@ static void on_mark(struct loop_call *call)
 static void calls_come_in_order(void **state)
 {
     struct loop *loop = NULL;
-    struct mark a = {.call.fn = on_mark, .name = 'a'}, b = {.call.fn = on_mark, .name = 'b'}, c = {.call.fn = on_mark, .name = 'c'};
+    struct mark a = {.call.fn = on_mark, .name = 'a'}, b = {.call.fn = on_mark, .name = 'b'},
+                c = {.call.fn = on_mark, .name = 'c'};
 
     (void)state;
     assert_int_equal(loop_new(&loop, NULL), TR_OK);
@@ -247,8 +248,12 @@ static void metrics_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(json_strings),         cmocka_unit_test(errors_are_wrapped_and_cut), cmocka_unit_test(configuration),
-        cmocka_unit_test(calls_come_in_order), cmocka_unit_test(an_offloaded_job_ends_once), cmocka_unit_test(metrics_text),
+        cmocka_unit_test(json_strings),
+        cmocka_unit_test(errors_are_wrapped_and_cut),
+        cmocka_unit_test(configuration),
+        cmocka_unit_test(calls_come_in_order),
+        cmocka_unit_test(an_offloaded_job_ends_once),
+        cmocka_unit_test(metrics_text),
     };
 
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);

@@ -21,7 +21,8 @@ static void regenerating(void **state)
     t = send_text(&w, "one", "x");
     CHANGE(desk_regenerate(desk, &w.v, &t.id, -1, on_ok, &a));
     assert_string_equal(a.code, "conflict"); /* the first one is under way */
-    assert_int_equal(await_seen(&fx, ENVELOPE_WORK, &t.id, 2)->env.variant, 0); /* and called again, in case it was lost */
+    assert_int_equal(await_seen(&fx, ENVELOPE_WORK, &t.id, 2)->env.variant,
+                     0); /* and called again, in case it was lost */
     reply_to(&t.id, &fx.head, "one");
     CHANGE(desk_regenerate(desk, &w.v, &fx.head, -1, on_ok, &a));
     assert_string_equal(a.code, "bad_request");
