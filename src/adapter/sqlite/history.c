@@ -496,8 +496,9 @@ static enum tr_rc open_conns(struct sqlite_history *h, const char *path, struct 
         .path = path, .version = 1, .schema = history_schema, .sql = history_sql, .sql_n = ST_COUNT};
     enum tr_rc rc = db_open(&spec, &h->write_conn.db, err);
 
-    if (rc == TR_OK) /* freed bytes are overwritten: a destroyed key must not lie about; 4 MiB hold a batch's pages */
-        rc = db_exec(h->write_conn.db, "PRAGMA secure_delete=ON; PRAGMA cache_size=-4096", err);
+    /* Freed bytes are overwritten: a destroyed key must not lie about.  A batch's pages are written once, at its end. */
+    if (rc == TR_OK)
+        rc = db_exec(h->write_conn.db, "PRAGMA secure_delete=ON; PRAGMA cache_size=-2048; PRAGMA cache_spill=OFF", err);
     if (rc == TR_OK)
         rc = db_open(&spec, &h->read_conn.db, err);
     if (rc == TR_OK)
