@@ -12,7 +12,7 @@
 
 enum tr_rc engine_llama_open(struct loop *loop, bool slow, struct engine **ret_engine, struct tr_err *err)
 {
-    const struct llama_engine_options opt = {.threads = 2, .context_tokens = CONTEXT, .sequences = 3};
+    const struct llama_engine_options opt = {.threads = 1, .context_tokens = CONTEXT, .sequences = 3};
 
     (void)slow; /* it is, by nature */
     return llama_engine_open(loop, getenv("TROUPE_TEST_MODEL"), &opt, ret_engine, err);
