@@ -158,6 +158,8 @@ static inline size_t sq_length(const struct sq_queue *queue)
 }
 
 /* queue_store.c: what goes to disk */
+/* Read all back; the numbers of the statements that select the queues and the messages. */
+enum tr_rc sq_read(struct sqlite_queue *s, size_t sql_queues, size_t sql_messages, struct tr_err *err) TR_MUST_CHECK;
 enum tr_rc sq_store_open(struct sqlite_queue *s, const char *path, struct tr_err *err) TR_MUST_CHECK;
 void sq_changed(struct sqlite_queue *s, struct queue_delivery *m, bool urgent);
 void sq_flush(struct sqlite_queue *s); /* start a batch if one is due and none is under way */
