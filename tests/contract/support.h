@@ -10,7 +10,7 @@
 #include "base/loop.h"
 #include "base/op.h"
 
-#define SUPPORT_LIMIT_MS 60000 /* nothing that a test waits for takes longer */
+#define SUPPORT_LIMIT_MS 20000 /* nothing that a test waits for takes longer */
 
 /* A fresh folder under $TMPDIR (or /tmp); one a program, made at the first call, removed at exit.  Borrowed. */
 const char *support_folder(void);
