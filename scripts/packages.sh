@@ -4,8 +4,10 @@
 
 run=(build-essential meson ninja-build pkg-config cmake git ca-certificates python3 python3-venv
     libuv1-dev libsodium-dev libsqlite3-dev
-    libcld2-dev libutf8proc-dev libjansson-dev uthash-dev)
-test=(clang clang-format libclang-rt-14-dev llvm-14 libcmocka-dev chromium sqlite3 curl)
+    libcld2-dev libutf8proc-dev libjansson-dev uthash-dev
+    librabbitmq-dev libhiredis-dev libpq-dev libcurl4-openssl-dev)
+test=(clang clang-format libclang-rt-14-dev llvm-14 libcmocka-dev chromium sqlite3 curl shellcheck
+    rabbitmq-server redis-server postgresql prometheus maven openjdk-17-jdk-headless)
 command -v node >/dev/null || run+=(nodejs)
 command -v npm >/dev/null || run+=(npm)
 
@@ -21,5 +23,6 @@ done
 
 command -v apt-get >/dev/null || die "these packages are missing, and there is no apt-get to install them: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
+# RUNLEVEL=1: the servers among them are not started; the tests start their own
 quietly "reading the package lists" as_root apt-get update -qq
-quietly "installing ${#missing[@]} packages" as_root apt-get install -y --no-install-recommends "${missing[@]}"
+quietly "installing ${#missing[@]} packages" as_root env RUNLEVEL=1 apt-get install -y --no-install-recommends "${missing[@]}"

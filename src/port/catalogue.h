@@ -9,6 +9,7 @@
 #include "base/buf.h"
 #include "base/op.h"
 #include "domain/uuid.h"
+#include "port/service.h"
 
 struct catalogue;
 
@@ -29,6 +30,9 @@ typedef void catalogue_characters_done(void *ctx, enum tr_rc rc, const struct ca
                                        const struct tr_err *err);
 typedef void catalogue_setting_done(void *ctx, enum tr_rc rc, bool mine, const char *value, const struct tr_err *err);
 
+/* Borrowed until it returns; n may be 0. */
+typedef void catalogue_keys_done(void *ctx, enum tr_rc rc, const char *const *keys, size_t n, const struct tr_err *err);
+
 struct catalogue_ops {
     const char *scheme;
     enum tr_rc (*character_put)(struct catalogue *c, const struct catalogue_character *ch, bool replace,
@@ -48,6 +52,15 @@ struct catalogue_ops {
                               void *ctx, struct tr_op **ret_op, struct tr_err *err);
     enum tr_rc (*setting_get)(struct catalogue *c, const char *key, catalogue_setting_done *done, void *ctx,
                               struct tr_op **ret_op, struct tr_err *err);
+    /* The keys that begin with `prefix`, sorted by their bytes / forget one (there or not). */
+    enum tr_rc (*settings)(struct catalogue *c, const char *prefix, catalogue_keys_done *done, void *ctx,
+                           struct tr_op **ret_op, struct tr_err *err);
+    enum tr_rc (*setting_remove)(struct catalogue *c, const char *key, catalogue_done *done, void *ctx,
+                                 struct tr_op **ret_op, struct tr_err *err);
+    /* Of a service outside, else NULL: see port/service.h. */
+    enum tr_rc (*init)(struct catalogue *c, service_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
+    enum tr_rc (*check)(struct catalogue *c, service_checked *done, void *ctx, struct tr_op **ret_op,
+                        struct tr_err *err);
     void (*close)(struct catalogue *c);
 };
 

@@ -18,6 +18,7 @@
 #include "base/op.h"
 #include "domain/seal.h"
 #include "domain/turn.h"
+#include "port/service.h"
 
 struct history;
 
@@ -111,6 +112,9 @@ struct history_ops {
                           history_key_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
     enum tr_rc (*key_get)(struct history *h, enum seal_owner owner, const char *id, history_key_done *done, void *ctx,
                           struct tr_op **ret_op, struct tr_err *err);
+    /* Of a service outside, else NULL: see port/service.h. */
+    enum tr_rc (*init)(struct history *h, service_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
+    enum tr_rc (*check)(struct history *h, service_checked *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
     void (*close)(struct history *h); /* outstanding operations end with TR_CANCELLED before it returns */
 };
 

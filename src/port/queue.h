@@ -20,6 +20,7 @@
 
 #include "base/buf.h"
 #include "base/op.h"
+#include "port/service.h"
 
 struct queue;
 struct queue_consumer;
@@ -96,6 +97,9 @@ struct queue_ops {
     /* Delete if empty and unused; else TR_BUSY. */
     enum tr_rc (*remove)(struct queue *q, const char *name, queue_done *done, void *ctx, struct tr_op **ret_op,
                          struct tr_err *err);
+    /* Of a service outside, else NULL: see port/service.h. */
+    enum tr_rc (*init)(struct queue *q, service_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
+    enum tr_rc (*check)(struct queue *q, service_checked *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
     /* Settles nothing: what is in hand comes again.  Outstanding operations end with TR_CANCELLED before it returns. */
     void (*close)(struct queue *q);
 };

@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "base/op.h"
 #include "domain/turn.h"
+#include "port/service.h"
 
 struct registry;
 
@@ -43,7 +44,11 @@ typedef void registry_rate_done(void *ctx, enum tr_rc rc, uint64_t retry_after_m
 
 struct registry_ops {
     const char *scheme;
-    /* Take a number and register for ttl_ms.  The adapter fills number and queue ("inference.<character>.<number>"). */
+    /*
+     * Take a number and register for ttl_ms: w->number where it is not 0 and free among the living (a worker that was
+     * there before keeps its chats), else the lowest free one.  The adapter fills number and queue
+     * ("inference.<character>.<number>").
+     */
     enum tr_rc (*worker_register)(struct registry *r, const struct registry_worker *w, uint64_t ttl_ms,
                                   registry_worker_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
     /* TR_NOT_FOUND: the record is gone or another's by now; register anew. */
@@ -81,6 +86,10 @@ struct registry_ops {
     /* One more of `key` ("user:…", "address:…") at per_minute a minute (domain/ratelimit.h); retry_after_ms 0: allowed. */
     enum tr_rc (*rate_take)(struct registry *r, const char *key, uint32_t per_minute, registry_rate_done *done,
                             void *ctx, struct tr_op **ret_op, struct tr_err *err);
+    /* Of a service outside, else NULL: see port/service.h. */
+    enum tr_rc (*init)(struct registry *r, service_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
+    enum tr_rc (*check)(struct registry *r, service_checked *done, void *ctx, struct tr_op **ret_op,
+                        struct tr_err *err);
     void (*close)(struct registry *r);
 };
 

@@ -1,0 +1,77 @@
+# Sourced by the scripts beside it: how the real servers of the tests are started, on loopback, each with its own folder.
+#
+#   NAME.sh install                fetch what no Debian package offers (nothing where packages are enough); idempotent
+#   NAME.sh start DIR [NODES]      start what is not running; the first time makes DIR, picks free ports and writes DIR/env,
+#                                  shell lines `TROUPE_TEST_…=URL`; started again in the same DIR it is the same server: data and
+#                                  ports stay.  Returns when it serves.
+#   NAME.sh stop DIR [NODE]        SIGTERM, and wait (all nodes without NODE; nodes count from 1)
+#   NAME.sh kill DIR [NODE]        SIGKILL, and wait
+#   NAME.sh pause|resume DIR [NODE]  SIGSTOP, SIGCONT
+#
+# A node's pid stands in DIR/NODE.pid; signals go to that pid alone.
+set -euo pipefail
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+
+fail() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
+
+# free_ports N: N free TCP ports of 127.0.0.1, all different, below the range of the kernel's own choices.
+free_ports() {
+    python3 - "$1" <<'PY'
+import random, socket, sys
+found, held = [], []
+while len(found) < int(sys.argv[1]):
+    port = random.randint(15000, 32000)
+    s = socket.socket()
+    try:
+        s.bind(("127.0.0.1", port))
+        held.append(s)
+        found.append(str(port))
+    except OSError:
+        s.close()
+print(" ".join(found))
+PY
+}
+
+running() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
+
+# wait_for SECONDS WHAT COMMAND...: until the command succeeds.
+wait_for() {
+    local until=$((SECONDS + $1)) what=$2
+    shift 2
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $until ] || fail "$what did not come up in time"
+        sleep 0.1
+    done
+}
+port_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# each_node DIR [NODE]: the pid files meant.
+each_node() {
+    if [ -n "${2:-}" ]; then echo "$1/$2.pid"; else ls "$1"/*.pid 2>/dev/null || true; fi
+}
+signal_nodes() { # SIGNAL DIR [NODE]
+    local f
+    for f in $(each_node "$2" "${3:-}"); do running "$f" && kill -"$1" "$(cat "$f")" || true; done
+}
+await_end() { # DIR [NODE]
+    local f n
+    for f in $(each_node "$1" "${2:-}"); do
+        for n in $(seq 600); do running "$f" || break; sleep 0.05; done
+        if running "$f"; then kill -KILL "$(cat "$f")"; sleep 0.2; fi
+        rm -f "$f"
+    done
+}
+# dispatch VERB DIR [NODE]: the verbs that are alike for all; `start` and `install` are functions of the script.
+dispatch() {
+    local verb=$1
+    shift
+    case $verb in
+    install) install_it ;;
+    start) start_it "$@" ;;
+    stop) signal_nodes CONT "$@"; signal_nodes TERM "$@"; await_end "$@" ;;
+    kill) signal_nodes KILL "$@"; await_end "$@" ;;
+    pause) signal_nodes STOP "$@" ;;
+    resume) signal_nodes CONT "$@" ;;
+    *) fail "unknown verb $verb" ;;
+    esac
+}
