@@ -12,7 +12,6 @@
 #include "base/log.h"
 #include "base/metrics.h"
 
-#include <hiredis/adapters/libuv.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -27,6 +26,90 @@
 
 static struct metric reconnections = METRIC(METRIC_COUNTER, "troupe_reconnections_total", "service=\"registry\"",
                                             "Connections made anew after the first one.");
+
+/*
+ * hiredis on libuv: which events it wants of its socket.  hiredis' own adapter ignores an error of the poll, which is how
+ * libuv tells of a refused connection, so that one was never noticed.
+ */
+struct rr_socket {
+    uv_poll_t poll;        /* first */
+    redisAsyncContext *ac; /* NULL: hiredis is done with it */
+    int events;
+};
+
+static void on_socket(uv_poll_t *handle, int status, int events)
+{
+    struct rr_socket *const s = (struct rr_socket *)handle;
+
+    if (status < 0)
+        events = UV_READABLE | UV_WRITABLE; /* hiredis finds the error itself */
+    if (s->ac != NULL && (events & UV_WRITABLE) != 0)
+        redisAsyncHandleWrite(s->ac);
+    if (s->ac != NULL && (events & UV_READABLE) != 0)
+        redisAsyncHandleRead(s->ac);
+}
+
+static void want(struct rr_socket *s, int events)
+{
+    if (s->events == events)
+        return;
+    s->events = events;
+    if (events != 0)
+        uv_poll_start(&s->poll, events, on_socket);
+    else
+        uv_poll_stop(&s->poll);
+}
+
+static void add_read(void *data)
+{
+    want(data, ((struct rr_socket *)data)->events | UV_READABLE);
+}
+
+static void del_read(void *data)
+{
+    want(data, ((struct rr_socket *)data)->events & ~UV_READABLE);
+}
+
+static void add_write(void *data)
+{
+    want(data, ((struct rr_socket *)data)->events | UV_WRITABLE);
+}
+
+static void del_write(void *data)
+{
+    want(data, ((struct rr_socket *)data)->events & ~UV_WRITABLE);
+}
+
+static void on_socket_closed(uv_handle_t *handle)
+{
+    free(handle); /* the poll is the struct's first member */
+}
+
+static void cleanup(void *data)
+{
+    struct rr_socket *const s = data;
+
+    s->ac = NULL;
+    uv_close((uv_handle_t *)&s->poll, on_socket_closed);
+}
+
+static bool attach(struct redis_registry *r, redisAsyncContext *ac)
+{
+    struct rr_socket *const s = calloc(1, sizeof *s);
+
+    if (s == NULL || uv_poll_init(loop_uv(r->loop), &s->poll, ac->c.fd) != 0) {
+        free(s);
+        return false;
+    }
+    s->ac = ac;
+    ac->ev.data = s;
+    ac->ev.addRead = add_read;
+    ac->ev.delRead = del_read;
+    ac->ev.addWrite = add_write;
+    ac->ev.delWrite = del_write;
+    ac->ev.cleanup = cleanup;
+    return true;
+}
 
 struct rr_resolve {
     uv_getaddrinfo_t req;     /* first */
@@ -205,8 +288,7 @@ static void connect_to(struct redis_registry *r, const char *address)
     ac->data = r;
     r->ac = ac;
     r->link = RR_CONNECTING;
-    if (redisLibuvAttach(ac, loop_uv(r->loop)) != REDIS_OK ||
-        redisAsyncSetConnectCallback(ac, on_connect) != REDIS_OK ||
+    if (!attach(r, ac) || redisAsyncSetConnectCallback(ac, on_connect) != REDIS_OK ||
         redisAsyncSetDisconnectCallback(ac, on_disconnect) != REDIS_OK) {
         trouble(r, TR_TRANSIENT, "out of memory");
         drop(r);
