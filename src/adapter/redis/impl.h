@@ -92,7 +92,7 @@ struct redis_registry {
 
     enum rr_link link;
     redisAsyncContext *ac;
-    struct rr_resolve *resolving;
+    struct resolve *resolving;
     uint64_t retry_ms, pause_ms, began_ms;
     unsigned greetings; /* answers to the greeting that are still to come */
     bool ever;

@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/resolve.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -110,11 +111,6 @@ static bool attach(struct redis_registry *r, redisAsyncContext *ac)
     ac->ev.cleanup = cleanup;
     return true;
 }
-
-struct rr_resolve {
-    uv_getaddrinfo_t req;     /* first */
-    struct redis_registry *r; /* NULL: it is closed */
-};
 
 const char *rr_where(const struct redis_registry *r, char out[96])
 {
@@ -295,44 +291,25 @@ static void connect_to(struct redis_registry *r, const char *address)
     }
 }
 
-static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *found)
+static void on_resolved(void *ctx, const char *address, const char *why)
 {
-    struct rr_resolve *const job = (struct rr_resolve *)req;
-    struct redis_registry *const r = job->r;
-    char address[64] = "";
+    struct redis_registry *const r = ctx;
 
-    if (r != NULL) {
-        r->resolving = NULL;
-        if (status == 0 && found->ai_family == AF_INET)
-            uv_ip4_name((const struct sockaddr_in *)found->ai_addr, address, sizeof address);
-        else if (status == 0 && found->ai_family == AF_INET6)
-            uv_ip6_name((const struct sockaddr_in6 *)found->ai_addr, address, sizeof address);
-        if (address[0] != '\0') {
-            connect_to(r, address);
-        } else {
-            trouble(r, TR_TRANSIENT, status != 0 ? uv_strerror(status) : "no address");
-            link_down(r);
-        }
+    r->resolving = NULL;
+    if (address != NULL) {
+        connect_to(r, address);
+        return;
     }
-    uv_freeaddrinfo(found);
-    free(job);
+    trouble(r, TR_TRANSIENT, why);
+    link_down(r);
 }
 
 static void begin(struct redis_registry *r)
 {
-    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-    struct rr_resolve *const job = calloc(1, sizeof *job);
-
     r->began_ms = loop_now_ms(r->loop);
     r->link = RR_RESOLVING;
-    if (job != NULL) {
-        job->r = r;
-        r->resolving = job;
-        if (uv_getaddrinfo(loop_uv(r->loop), &job->req, on_resolved, r->url.host[0].name, NULL, &hints) == 0)
-            return;
-        r->resolving = NULL;
-        free(job);
-    }
+    if (resolve_start(r->loop, r->url.host[0].name, on_resolved, r, &r->resolving, NULL) == TR_OK)
+        return;
     trouble(r, TR_TRANSIENT, "the name cannot be looked up");
     link_down(r);
 }
@@ -349,10 +326,7 @@ void rr_link_tick(struct redis_registry *r, uint64_t now_ms)
 
 void rr_link_close(struct redis_registry *r)
 {
-    if (r->resolving != NULL) {
-        r->resolving->r = NULL;
-        uv_cancel((uv_req_t *)&r->resolving->req);
-        r->resolving = NULL;
-    }
+    resolve_stop(r->resolving);
+    r->resolving = NULL;
     drop(r);
 }
