@@ -80,8 +80,8 @@ void cql_execute(const struct cql *cql, const struct cql_request *request, void 
 size_t cql_poll(const struct cql *cql, struct cql_done *out, size_t max);
 void cql_done_free(struct cql_done *done);
 
-size_t cql_rows(const struct cql_rows *rows); /* NULL: 0 */
-int cql_column(const struct cql_rows *rows, const char *name); /* -1: not there */
+size_t cql_rows(const struct cql_rows *rows);                                      /* NULL: 0 */
+int cql_column(const struct cql_rows *rows, const char *name);                     /* -1: not there */
 struct cql_value cql_cell(const struct cql_rows *rows, size_t row, size_t column); /* borrowed from the answer */
 /* What the next page is asked for with; NULL: this was the last. */
 const uint8_t *cql_paging(const struct cql_rows *rows, size_t *ret_len);
