@@ -66,7 +66,7 @@ static void on_server(struct history_op *op, const struct cql_rows *rows)
     cell_text(cell_named(rows, 0, "release_version"), version, sizeof version);
     cell_text(cell_named(rows, 0, "cluster_name"), cluster, sizeof cluster);
     op->report.clock_ms = cell_u64(cell_named(rows, 0, "now"));
-    snprintf(op->report.server, sizeof op->report.server, "Cassandra %s at %.70s, cluster %.40s", version,
+    snprintf(op->report.server, sizeof op->report.server, "Cassandra %.24s at %.70s, cluster %.30s", version,
              op->owner->hosts, cluster);
     call_init(&c, ST_VERSION);
     op_send(op, &c, 1, false, on_version);
