@@ -65,7 +65,7 @@ enum tr_rc keyfile_load(const char *path, bool may_make, struct seal_master **re
     if (fd < 0)
         return tr_fail(err, TR_INVALID, "cannot read the master key %s: %s", path, strerror(errno));
     len = read(fd, text, sizeof text);
-    open_to_others = fstat(fd, &st) == 0 && (st.st_mode & 077) != 0;
+    open_to_others = fstat(fd, &st) == 0 && (st.st_mode & 037) != 0;
     close(fd);
     if (len < 0)
         return tr_fail(err, TR_INVALID, "cannot read the master key %s: %s", path, strerror(errno));
@@ -75,7 +75,7 @@ enum tr_rc keyfile_load(const char *path, bool may_make, struct seal_master **re
         return tr_wrap(err, rc, "TROUPE_MASTER_KEY_FILE: %s is not a key file", path);
     if (open_to_others) {
         seal_master_free(master);
-        return tr_fail(err, TR_INVALID, "the master key %s may be read by others: chmod 600 %s", path, path);
+        return tr_fail(err, TR_INVALID, "the master key %s may be read by others: chmod 600 %s (or 640)", path, path);
     }
     *ret_master = master;
     return TR_OK;

@@ -16,6 +16,12 @@ static const struct command {
     int (*run)(const struct config *config, int argc, char **argv);
 } commands[] = {
     {"up", "run everything in this process: gateway, preprocess, inference, notifier", command_up},
+    {"gateway", "one role as a process: holds the clients' connections", command_gateway},
+    {"preprocess", "one role: cleans messages, chooses the worker", command_preprocess},
+    {"inference", "one role: writes the replies", command_inference},
+    {"notifier", "one role: sends replies to the gateways", command_notifier},
+    {"init", "make schemas, queues and buckets on the servers; harmless twice", command_init},
+    {"doctor", "reach everything that is configured; say what is wrong and how to mend it", command_doctor},
     {"character", "import, list, show, export or remove characters", command_character},
 };
 #define COMMANDS (sizeof commands / sizeof commands[0])

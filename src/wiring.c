@@ -40,18 +40,14 @@ static bool is_folder(const char *path)
     return false;
 }
 
-/* The path of an embedded store; its folder is made if it is missing. */
-static enum tr_rc store_path(const struct config *config, const char *key, const char *const allowed,
-                             const char **ret_path, struct tr_err *err)
+/* The folder of an embedded store's file is made if it is missing. */
+static enum tr_rc make_folder(const char *key, const char *path, struct tr_err *err)
 {
-    const char *const url = config_str(config, key);
-    const char *const path = after_scheme(url, allowed);
     char dir[4096];
     char *slash;
 
-    if (path == NULL || *path == '\0')
-        return tr_fail(err, TR_INVALID, "%s: '%.60s' is not understood here; this build knows %s:PATH", key, url,
-                       allowed);
+    if (*path == '\0')
+        return tr_fail(err, TR_INVALID, "%s: a path is missing", key);
     if (snprintf(dir, sizeof dir, "%s", path) >= (int)sizeof dir)
         return tr_fail(err, TR_INVALID, "%s: path too long", key);
     for (slash = strchr(dir + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
@@ -71,7 +67,6 @@ static enum tr_rc store_path(const struct config *config, const char *key, const
         return tr_fail(err, TR_INVALID,
                        "%s: cannot write to the folder %s: %s; give it to this user, or set another path", key, dir,
                        strerror(errno));
-    *ret_path = path;
     return TR_OK;
 }
 
@@ -88,44 +83,12 @@ static enum tr_rc take_lock(const char *queue_path, int *ret_fd, struct tr_err *
         return tr_fail(err, TR_INVALID, "%s: %s", path, strerror(errno));
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         close(fd);
-        return tr_fail(err, TR_INVALID,
+        return tr_fail(err, TR_BUSY,
                        "another troupe is running on %s: stop it first, or set TROUPE_BROKER to another path",
                        queue_path);
     }
     *ret_fd = fd;
     return TR_OK;
-}
-
-static enum tr_rc open_stores(const struct config *config, struct wiring *w, struct tr_err *err)
-{
-    const char *const key_file = config_str(config, "TROUPE_MASTER_KEY_FILE");
-    const char *queue = NULL, *history = NULL;
-    enum tr_rc rc = store_path(config, "TROUPE_BROKER", "sqlite", &queue, err);
-
-    if (rc == TR_OK)
-        rc = store_path(config, "TROUPE_HISTORY", "sqlite", &history, err);
-    if (rc == TR_OK && after_scheme(config_str(config, "TROUPE_REGISTRY"), "memory") == NULL)
-        rc = tr_fail(err, TR_INVALID, "TROUPE_REGISTRY: '%.60s' is not understood here; this build knows memory:",
-                     config_str(config, "TROUPE_REGISTRY"));
-    if (rc == TR_OK && strcmp(queue, history) == 0)
-        rc = tr_fail(err, TR_INVALID, "TROUPE_BROKER and TROUPE_HISTORY name the same file %s: each needs its own",
-                     queue);
-    if (rc == TR_OK)
-        rc = take_lock(queue, &w->lock, err);
-    /* A key is made only where there is nothing yet that an older one has sealed. */
-    if (rc == TR_OK)
-        rc = keyfile_load(key_file, access(history, F_OK) != 0 && access(queue, F_OK) != 0, &w->master, err);
-    if (rc == TR_OK)
-        rc = sqlite_queue_open(w->loop, queue, &w->env.queue, err);
-    if (rc == TR_OK)
-        rc = sqlite_history_open(w->loop, history, &w->env.history, err);
-    if (rc == TR_OK)
-        rc = memory_registry_open(w->loop, &w->env.registry, err);
-    if (rc == TR_OK)
-        rc = keyring_new(w->loop, w->env.history, w->master, &w->keyring, err);
-    w->env.keyring = w->keyring;
-    w->env.master = w->master;
-    return rc;
 }
 
 #ifdef TROUPE_WITH_LLAMA
@@ -192,6 +155,165 @@ static enum tr_rc open_engines(const struct config *config, struct wiring *w, st
     return rc;
 }
 
+/* ---- one function an adapter: what follows the scheme (embedded) or the whole URL (outside) -> the open store ---- */
+
+static enum tr_rc open_sqlite_queue(struct wiring *w, const char *url, struct tr_err *err)
+{
+    return sqlite_queue_open(w->loop, after_scheme(url, "sqlite"), &w->env.queue,
+                             err); /* folder and lock: open_stores() */
+}
+
+static enum tr_rc open_sqlite_history(struct wiring *w, const char *url, struct tr_err *err)
+{
+    const char *const path = after_scheme(url, "sqlite");
+    const enum tr_rc rc = make_folder("TROUPE_HISTORY", path, err);
+
+    return rc == TR_OK ? sqlite_history_open(w->loop, path, &w->env.history, err) : rc;
+}
+
+static enum tr_rc open_sqlite_catalogue(struct wiring *w, const char *url, struct tr_err *err)
+{
+    const char *const path = after_scheme(url, "sqlite");
+    const enum tr_rc rc = make_folder("TROUPE_CATALOGUE", path, err);
+
+    return rc == TR_OK ? sqlite_catalogue_open(w->loop, path, &w->env.catalogue, err) : rc;
+}
+
+static enum tr_rc open_memory_registry(struct wiring *w, const char *url, struct tr_err *err)
+{
+    (void)url;
+    return memory_registry_open(w->loop, &w->env.registry, err);
+}
+
+static const struct adapter {
+    enum wiring_part part;
+    const char *name, *key, *scheme;
+    bool embedded; /* in this process alone */
+    enum tr_rc (*open)(struct wiring *w, const char *url, struct tr_err *err);
+} adapters[] = {
+    {WIRING_QUEUE, "broker", "TROUPE_BROKER", "sqlite", true, open_sqlite_queue},
+    {WIRING_CATALOGUE, "catalogue", "TROUPE_CATALOGUE", "sqlite", true, open_sqlite_catalogue},
+    {WIRING_HISTORY, "history", "TROUPE_HISTORY", "sqlite", true, open_sqlite_history},
+    {WIRING_REGISTRY, "registry", "TROUPE_REGISTRY", "memory", true, open_memory_registry},
+};
+#define ADAPTERS (sizeof adapters / sizeof adapters[0])
+
+/* In the order in which they are opened: the broker first. */
+static const enum wiring_part stores[] = {WIRING_QUEUE, WIRING_CATALOGUE, WIRING_HISTORY, WIRING_REGISTRY};
+#define STORES (sizeof stores / sizeof stores[0])
+
+/* The adapter that the configuration names for a part. */
+static enum tr_rc find_adapter(const struct config *config, enum wiring_part part, const struct adapter **ret_adapter,
+                               struct tr_err *err)
+{
+    const char *key = NULL, *url = NULL;
+    char known[96] = "";
+
+    for (size_t i = 0; i < ADAPTERS; i++) {
+        if (adapters[i].part != part)
+            continue;
+        key = adapters[i].key;
+        url = config_str(config, key);
+        if (after_scheme(url, adapters[i].scheme) != NULL) {
+            *ret_adapter = &adapters[i];
+            return TR_OK;
+        }
+        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s:", known[0] != '\0' ? ", " : "",
+                 adapters[i].scheme);
+    }
+    return tr_fail(err, TR_INVALID, "%s: '%.*s:' is not understood here; this build knows %s", key,
+                   (int)(strcspn(url, ":") < 40 ? strcspn(url, ":") : 40), url, known);
+}
+
+enum tr_rc wiring_describe(const struct config *config, enum wiring_part part, struct wiring_store *ret_store,
+                           struct tr_err *err)
+{
+    const struct adapter *found = NULL;
+    const enum tr_rc rc = find_adapter(config, part, &found, err);
+
+    if (rc != TR_OK)
+        return rc;
+    *ret_store = (struct wiring_store){.embedded = found->embedded};
+    ret_store->path = found->embedded ? after_scheme(config_str(config, found->key), found->scheme) : NULL;
+    return rc;
+}
+
+/* Two embedded stores in one file would overwrite each other. */
+static enum tr_rc check_files(const struct config *config, const struct adapter *const *found, struct tr_err *err)
+{
+    for (size_t i = 0; i < STORES; i++)
+        for (size_t j = 0; j < i; j++)
+            if (found[i] != NULL && found[j] != NULL && strcmp(found[i]->scheme, "sqlite") == 0 &&
+                strcmp(found[j]->scheme, "sqlite") == 0 &&
+                strcmp(config_str(config, found[i]->key), config_str(config, found[j]->key)) == 0)
+                return tr_fail(err, TR_INVALID, "%s and %s name the same file %s: each needs its own", found[j]->key,
+                               found[i]->key, after_scheme(config_str(config, found[i]->key), "sqlite"));
+    return TR_OK;
+}
+
+/* A master key is made where all stores are embedded and new, or by `troupe init`: never where something may be sealed. */
+static enum tr_rc load_key(const struct config *config, const struct adapter *const *found, enum wiring_mode mode,
+                           struct wiring *w, struct tr_err *err)
+{
+    const char *const path = config_str(config, "TROUPE_MASTER_KEY_FILE");
+    bool fresh = true, embedded = true;
+    enum tr_rc rc = TR_OK;
+
+    for (size_t i = 0; i < STORES; i++) {
+        const char *const file = found[i] != NULL ? after_scheme(config_str(config, found[i]->key), "sqlite") : NULL;
+
+        embedded = embedded && found[i] != NULL && found[i]->embedded;
+        fresh = fresh && !(stores[i] != WIRING_CATALOGUE && file != NULL && access(file, F_OK) == 0);
+    }
+    if (fresh && (embedded || mode == WIRING_INIT))
+        rc = make_folder("TROUPE_MASTER_KEY_FILE", path, err);
+    if (rc == TR_OK)
+        rc = keyfile_load(path, fresh && (embedded || mode == WIRING_INIT), &w->master, err);
+    if (rc == TR_NOT_FOUND && !embedded)
+        tr_fail(err, rc,
+                "TROUPE_MASTER_KEY_FILE: there is no %s: mount the one that the other processes have, or make the "
+                "first one by `troupe init`",
+                path);
+    return rc;
+}
+
+static enum tr_rc open_stores(const struct config *config, unsigned parts, enum wiring_mode mode, struct wiring *w,
+                              struct tr_err *err)
+{
+    const struct adapter *found[STORES] = {NULL};
+    enum tr_rc rc = TR_OK;
+
+    for (size_t i = 0; i < STORES && rc == TR_OK; i++) {
+        rc = find_adapter(config, stores[i], &found[i], err);
+        if ((parts & stores[i]) == 0)
+            rc = TR_OK; /* not our affair */
+        else if (rc == TR_OK && mode == WIRING_ROLE && found[i]->embedded)
+            rc = tr_fail(
+                err, TR_INVALID,
+                "%s is %s:, which lives in one process: run `troupe up`, or set it to a server that the roles share",
+                found[i]->key, found[i]->scheme);
+    }
+    if (rc == TR_OK)
+        rc = check_files(config, found, err);
+    if (rc == TR_OK && (parts & WIRING_QUEUE) != 0 && found[0]->embedded) {
+        const char *const path = after_scheme(config_str(config, found[0]->key), found[0]->scheme);
+
+        rc = make_folder(found[0]->key, path, err);
+        if (rc == TR_OK)
+            rc = take_lock(path, &w->lock, err);
+    }
+    if (rc == TR_OK && (parts & WIRING_KEY) != 0) /* behind the lock, and before there are new files */
+        rc = load_key(config, found, mode, w, err);
+    for (size_t i = 0; i < STORES && rc == TR_OK; i++) {
+        if ((parts & stores[i]) == 0)
+            continue;
+        rc = found[i]->open(w, config_str(config, found[i]->key), err);
+        if (rc != TR_OK && !found[i]->embedded)
+            rc = tr_wrap(err, rc, "%s", found[i]->key);
+    }
+    return rc;
+}
+
 static void name_instance(char name[25])
 {
     uint8_t r[12];
@@ -201,10 +323,10 @@ static void name_instance(char name[25])
         snprintf(name + 2 * i, 3, "%02x", r[i]);
 }
 
-enum tr_rc wiring_open(const struct config *config, unsigned parts, struct wiring *ret_wiring, struct tr_err *err)
+enum tr_rc wiring_open(const struct config *config, unsigned parts, enum wiring_mode mode, struct wiring *ret_wiring,
+                       struct tr_err *err)
 {
     struct wiring *const w = ret_wiring;
-    const char *path = NULL;
     enum tr_rc rc;
 
     *w = (struct wiring){.lock = -1};
@@ -220,20 +342,71 @@ enum tr_rc wiring_open(const struct config *config, unsigned parts, struct wirin
         if ((parts & WIRING_ENGINES) != 0)
             rc = open_engines(config, w, err);
     }
-    if (rc == TR_OK && (parts & WIRING_STORES) != 0)
-        rc = open_stores(config, w, err);
-    if (rc == TR_OK && (parts & WIRING_CATALOGUE) != 0) {
-        rc = store_path(config, "TROUPE_CATALOGUE", "sqlite", &path, err);
-        if (rc == TR_OK && (strcmp(config_str(config, "TROUPE_HISTORY"), config_str(config, "TROUPE_CATALOGUE")) == 0 ||
-                            strcmp(config_str(config, "TROUPE_BROKER"), config_str(config, "TROUPE_CATALOGUE")) == 0))
-            rc = tr_fail(err, TR_INVALID, "TROUPE_CATALOGUE names the file %s of another store: each needs its own",
-                         path);
-        if (rc == TR_OK)
-            rc = sqlite_catalogue_open(w->loop, path, &w->env.catalogue, err);
-    }
+    if (rc == TR_OK)
+        rc = open_stores(config, parts, mode, w, err);
+    if (rc == TR_OK && (parts & WIRING_HISTORY) != 0)
+        rc = keyring_new(w->loop, w->env.history, w->master, &w->keyring, err);
+    w->env.keyring = w->keyring;
+    w->env.master = w->master;
     if (rc != TR_OK)
         wiring_release(w);
     return rc;
+}
+
+size_t wiring_services(const struct wiring *w, struct wiring_service services[WIRING_SERVICES_MAX])
+{
+    const struct role_env *const e = &w->env;
+    const struct wiring_service all[] = {
+        {WIRING_CATALOGUE, "catalogue", "TROUPE_CATALOGUE", e->catalogue != NULL && e->catalogue->ops->check != NULL},
+        {WIRING_HISTORY, "history", "TROUPE_HISTORY", e->history != NULL && e->history->ops->check != NULL},
+        {WIRING_QUEUE, "broker", "TROUPE_BROKER", e->queue != NULL && e->queue->ops->check != NULL},
+        {WIRING_REGISTRY, "registry", "TROUPE_REGISTRY", e->registry != NULL && e->registry->ops->check != NULL},
+    };
+    const bool open[] = {e->catalogue != NULL, e->history != NULL, e->queue != NULL, e->registry != NULL};
+    size_t n = 0;
+
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (open[i])
+            services[n++] = all[i];
+    return n;
+}
+
+enum tr_rc wiring_service_init(struct wiring *w, const struct wiring_service *s, service_done *done, void *ctx,
+                               struct tr_op **ret_op, struct tr_err *err)
+{
+    const struct role_env *const e = &w->env;
+
+    switch (s->part) {
+    case WIRING_CATALOGUE:
+        return e->catalogue->ops->init(e->catalogue, done, ctx, ret_op, err);
+    case WIRING_HISTORY:
+        return e->history->ops->init(e->history, done, ctx, ret_op, err);
+    case WIRING_QUEUE:
+        return e->queue->ops->init(e->queue, done, ctx, ret_op, err);
+    case WIRING_REGISTRY:
+        return e->registry->ops->init(e->registry, done, ctx, ret_op, err);
+    default:
+        return tr_fail(err, TR_INVALID, "%s: nothing to make", s->name);
+    }
+}
+
+enum tr_rc wiring_service_check(struct wiring *w, const struct wiring_service *s, service_checked *done, void *ctx,
+                                struct tr_op **ret_op, struct tr_err *err)
+{
+    const struct role_env *const e = &w->env;
+
+    switch (s->part) {
+    case WIRING_CATALOGUE:
+        return e->catalogue->ops->check(e->catalogue, done, ctx, ret_op, err);
+    case WIRING_HISTORY:
+        return e->history->ops->check(e->history, done, ctx, ret_op, err);
+    case WIRING_QUEUE:
+        return e->queue->ops->check(e->queue, done, ctx, ret_op, err);
+    case WIRING_REGISTRY:
+        return e->registry->ops->check(e->registry, done, ctx, ret_op, err);
+    default:
+        return tr_fail(err, TR_INVALID, "%s: nothing to ask", s->name);
+    }
 }
 
 void wiring_release(struct wiring *w)

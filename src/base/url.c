@@ -2,6 +2,7 @@
 #include "base/url.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -174,6 +175,20 @@ void url_release(struct url *u)
         free(u->query[i].value);
     }
     *u = (struct url){0};
+}
+
+void url_shown(const char *text, char *out, size_t size)
+{
+    const char *const start = strstr(text, "://");
+    const char *const authority = start != NULL ? start + 3 : text;
+    const size_t len = strcspn(authority, "/?");
+    const char *const at = start != NULL ? memrchr(authority, '@', len) : NULL;
+    const char *const colon = at != NULL ? memchr(authority, ':', (size_t)(at - authority)) : NULL;
+
+    if (colon != NULL)
+        snprintf(out, size, "%.*s:***%s", (int)(colon - text), text, at);
+    else
+        snprintf(out, size, "%s", text);
 }
 
 const char *url_query(const struct url *u, const char *key)

@@ -33,6 +33,9 @@ struct url {
 enum tr_rc url_parse(const char *text, uint16_t default_port, struct url *ret_url, struct tr_err *err) TR_MUST_CHECK;
 void url_release(struct url *url); /* wipes the password; a zeroed one is fine */
 
+/* A copy for people: the password is shown as ***; cut where `size` ends. */
+void url_shown(const char *text, char *out, size_t size);
+
 /* The value of ?key=…, or NULL. */
 const char *url_query(const struct url *url, const char *key);
 /* The same as a whole number in min … max; absent: `fallback`.  TR_INVALID names the key. */

@@ -204,7 +204,7 @@ int command_character(const struct config *config, int argc, char **argv)
         return status;
     if ((a.name == NULL) != (strcmp(a.what, "list") == 0))
         return wrong(a.name == NULL ? "which one?" : "list takes no", a.name);
-    rc = wiring_open(config, WIRING_CATALOGUE, &w, &err);
+    rc = wiring_open(config, WIRING_CATALOGUE, WIRING_ONE_PROCESS, &w, &err);
     if (rc == TR_OK) {
         rc = strcmp(a.what, "import") != 0 ? shipped_characters(&w, &err) : TR_OK;
         if (rc == TR_OK)

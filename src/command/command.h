@@ -7,6 +7,12 @@
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 int command_up(const struct config *config, int argc, char **argv);
+int command_gateway(const struct config *config, int argc, char **argv);
+int command_preprocess(const struct config *config, int argc, char **argv);
+int command_inference(const struct config *config, int argc, char **argv);
+int command_notifier(const struct config *config, int argc, char **argv);
+int command_init(const struct config *config, int argc, char **argv);
+int command_doctor(const struct config *config, int argc, char **argv);
 int command_character(const struct config *config, int argc, char **argv);
 
 #endif

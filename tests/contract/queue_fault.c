@@ -40,14 +40,13 @@ void fault_survives_sigkill(void **state)
     int status;
 
     (void)state;
-    if (!queue_adapter->embedded)
-        skip();
     for (int round = 1; round <= 5; round++) {
         status = support_child(child_publish, b.place);
         assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
     }
     bench_open(&b);
-    assert_int_equal(bench_length(&b, "a"), 250);
+    if (queue_adapter->embedded)
+        bench_expect_length(&b, "a", 250);
     taker_start(&t, &b, "a", 0, ACK);
     support_count(b.loop, &t.n, 250);
     assert_int_equal(t.attempts[0], 0);
@@ -104,8 +103,8 @@ static void child_full_disk(void *ctx)
 
 void fault_full_disk(void **state)
 {
-    struct bench b = {.place = support_path("full.db")};
-    struct full full = {b.place, support_path("full.count")};
+    struct bench b = {0};
+    struct full full = {0};
     unsigned long want = 0;
     struct taker t;
     FILE *f;
@@ -114,6 +113,8 @@ void fault_full_disk(void **state)
     (void)state;
     if (!queue_adapter->embedded)
         skip();
+    full.place = b.place = support_path("full.db");
+    full.count = support_path("full.count");
     status = support_child(child_full_disk, &full);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
     f = fopen(full.count, "r");
@@ -121,7 +122,7 @@ void fault_full_disk(void **state)
     assert_int_equal(fscanf(f, "%lu", &want), 1);
     fclose(f);
     bench_open(&b);
-    assert_int_equal(bench_length(&b, "a"), want); /* what was confirmed and not settled, no more, no less */
+    bench_expect_length(&b, "a", want); /* what was confirmed and not settled, no more, no less */
     taker_start(&t, &b, "a", 0, ACK);
     support_count(b.loop, &t.n, want);
     bench_close(&b);
@@ -164,7 +165,7 @@ void fault_ten_thousand(void **state)
     support_count(b.loop, &m.done, n);
     middle = mono_ns();
     assert_int_equal(m.failed, 0);
-    assert_int_equal(bench_length(&b, "a"), n);
+    bench_expect_length(&b, "a", n);
     bench_close(&b);
     bench_open(&b);
     taker_start(&t, &b, "a", 100, ACK);
@@ -172,21 +173,24 @@ void fault_ten_thousand(void **state)
     print_message("  %zu confirmed in %llu ms, read back and taken in %llu ms\n", n,
                   (unsigned long long)((middle - start) / 1000000),
                   (unsigned long long)((mono_ns() - middle) / 1000000));
+    if (!queue_adapter->embedded) /* a broker may lose the last acks of a connection that ends (rule 5) */
+        bench_expect_length(&b, "a", 0);
     bench_close(&b);
     bench_open(&b);
-    assert_int_equal(bench_length(&b, "a"), 0);
+    bench_expect_length(&b, "a", 0);
     bench_end(&b);
 }
 
 void fault_one_owner(void **state)
 {
-    struct bench b = bench_new("owner");
+    struct bench b;
     struct queue *other = NULL;
     struct tr_err err = {0};
 
     (void)state;
     if (!queue_adapter->embedded)
         skip();
+    b = bench_new("owner");
     assert_int_not_equal(queue_adapter->open(b.loop, b.place, &other, &err), TR_OK);
     assert_null(other);
     assert_non_null(strstr(err.msg, "in use"));

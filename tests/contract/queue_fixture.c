@@ -100,6 +100,13 @@ uint64_t bench_length(struct bench *b, const char *queue)
     return l.length;
 }
 
+void bench_expect_length(struct bench *b, const char *queue, uint64_t want)
+{
+    for (int i = 0; i < 400 && !queue_adapter->embedded && bench_length(b, queue) != want; i++)
+        support_for(b->loop, 5);
+    assert_int_equal(bench_length(b, queue), want);
+}
+
 enum tr_rc bench_remove(struct bench *b, const char *queue)
 {
     struct wait w = {.loop = b->loop};

@@ -11,7 +11,8 @@ struct queue_adapter {
     enum tr_rc (*open)(struct loop *loop, const char *place, struct queue **ret_queue, struct tr_err *err);
     /* How many dead letters with this cause the (closed) place holds. */
     size_t (*dead)(const char *place, const char *cause);
-    bool embedded; /* in this process: it can be killed, its files looked into, its disk be full */
+    bool embedded;      /* in this process: it can be killed, its files looked into, its disk be full */
+    const char *server; /* the variable with its URL; NULL: none is needed */
 };
 
 extern const struct queue_adapter *queue_adapter; /* the one that is tested now */
@@ -33,6 +34,8 @@ enum tr_rc bench_declare(struct bench *b, const char *name, enum queue_kind kind
 enum tr_rc bench_publish_msg(struct bench *b, const struct queue_message *msg);
 enum tr_rc bench_publish(struct bench *b, const char *queue, const char *text);
 uint64_t bench_length(struct bench *b, const char *queue);
+/* The length is or becomes `want`: a broker elsewhere counts a moment later. */
+void bench_expect_length(struct bench *b, const char *queue, uint64_t want);
 enum tr_rc bench_remove(struct bench *b, const char *queue);
 /* Started only. */
 enum tr_rc bench_publish_start(struct bench *b, struct wait *w, const struct queue_message *msg);

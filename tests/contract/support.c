@@ -221,3 +221,32 @@ void support_child_end(enum support_end end)
         kill(getpid(), SIGKILL);
     _exit(end == SUPPORT_EXIT_OK ? 0 : 1);
 }
+
+bool support_real(void)
+{
+    return getenv("TROUPE_TEST_REAL") != NULL;
+}
+
+const char *support_server(const char *variable)
+{
+    const char *const url = getenv(variable), *const must = getenv("TROUPE_TEST_REAL");
+
+    if (url == NULL && must != NULL && strstr(must, variable) != NULL) {
+        fprintf(stderr, "%s is not set\n", variable);
+        exit(1);
+    }
+    return url;
+}
+
+void support_server_do(const char *name, const char *dir_variable, const char *verb, int node)
+{
+    const char *const scripts = getenv("TROUPE_TEST_SERVERS"), *const dir = getenv(dir_variable);
+    char command[1024], number[16] = "";
+
+    assert_non_null(scripts);
+    assert_non_null(dir);
+    if (node > 0)
+        snprintf(number, sizeof number, " %d", node);
+    snprintf(command, sizeof command, "'%s/%s.sh' %s '%s'%s </dev/null >/dev/null", scripts, name, verb, dir, number);
+    assert_int_equal(system(command), 0);
+}

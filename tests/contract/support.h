@@ -19,6 +19,15 @@ char *support_path(const char *name);
 /* Do these bytes stand anywhere in the files of the folder whose names begin with `name`? */
 bool support_on_disk(const char *name, const void *bytes, size_t len);
 
+/*
+ * The URL of a real server, from the environment (tests/servers/lib.sh); NULL: there is none.  TROUPE_TEST_REAL is the list of
+ * those variables that must be there: one that is missing fails the program.  support_real(): only they are tested now.
+ */
+const char *support_server(const char *variable);
+bool support_real(void);
+/* Run tests/servers/<name>.sh with this verb and the folder of `dir_variable` (and node, 0: all); fails the test if it fails. */
+void support_server_do(const char *name, const char *dir_variable, const char *verb, int node);
+
 /* Run the loop until cond(ctx), at most `ms`; false: it never was so. */
 bool support_until(struct loop *loop, bool (*cond)(void *ctx), void *ctx, uint64_t ms);
 /* Run the loop for so long. */

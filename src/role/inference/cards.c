@@ -32,6 +32,14 @@ const struct card *cards_find(struct inference *r, const char *id)
     return kept->card;
 }
 
+const struct card *cards_stale(struct inference *r, const char *id)
+{
+    struct card_kept *kept;
+
+    HASH_FIND_STR(r->cards, id, kept);
+    return kept != NULL ? kept->card : NULL;
+}
+
 enum tr_rc cards_put(struct inference *r, const struct catalogue_character *c, const struct card **ret_card,
                      struct tr_err *err)
 {

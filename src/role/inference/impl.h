@@ -156,6 +156,8 @@ enum tr_rc store_adopt(struct turn *t, const struct turn_row *row, struct tr_err
 /* cards.c */
 /* The card if it is at hand and fresh enough, else NULL: read it and cards_put() it. */
 const struct card *cards_find(struct inference *r, const char *id);
+/* The card as it was read last, however long ago; NULL: never. */
+const struct card *cards_stale(struct inference *r, const char *id);
 enum tr_rc cards_put(struct inference *r, const struct catalogue_character *c, const struct card **ret_card,
                      struct tr_err *err) TR_MUST_CHECK;
 void cards_release(struct inference *r);

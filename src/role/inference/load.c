@@ -497,6 +497,8 @@ static void on_card(void *ctx, enum tr_rc rc, const struct catalogue_character *
         turn_fail(t, "not_found", true, rc, err);
     else if (rc == TR_INVALID)
         turn_fail(t, "internal", true, rc, err);
+    else if ((card = cards_stale(t->r, t->work.character)) != NULL)
+        with_card(t, card); /* the catalogue does not answer: better the card of a while ago than no reply */
     else
         trouble(t, "turn.card", rc, err);
 }

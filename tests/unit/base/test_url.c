@@ -97,9 +97,27 @@ static void broken(void **state)
     }
 }
 
+static void shown(void **state)
+{
+    char out[64];
+
+    (void)state;
+    url_shown("amqp://me:se:cret@h:1/v", out, sizeof out);
+    assert_string_equal(out, "amqp://me:***@h:1/v");
+    url_shown("redis://:se@cret@h", out, sizeof out);
+    assert_string_equal(out, "redis://:***@h");
+    url_shown("redis://me@h/a:b@c", out, sizeof out);
+    assert_string_equal(out, "redis://me@h/a:b@c");
+    url_shown("sqlite:data/q.db", out, sizeof out);
+    assert_string_equal(out, "sqlite:data/q.db");
+    url_shown("amqp://me:secret@a-long-name", out, 12);
+    assert_string_equal(out, "amqp://me:*");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(whole), cmocka_unit_test(small), cmocka_unit_test(broken)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(shown), cmocka_unit_test(whole), cmocka_unit_test(small),
+                                       cmocka_unit_test(broken)};
 
     return cmocka_run_group_tests_name("url", tests, NULL, NULL);
 }

@@ -1,0 +1,523 @@
+/*
+ * channel - what goes over an open connection.
+ *
+ * A name of the port is two queues of the broker: "<name>", a quorum queue, for what must not be lost, and "<name>.t", a
+ * classic queue in memory, for what may (a quorum queue writes everything to its log, whatever the message says).
+ * QUEUE_DURABLE has both, QUEUE_TRANSIENT the second alone; QUEUE_FANOUT is an exchange.  So a publisher need not know the
+ * kind of a queue that another process declared.
+ *
+ * Attempts, a delay and the cause of a dead letter travel in headers of ours.  A delayed message is delivered at once and
+ * held by the receiving adapter, unsettled: no other queue, nothing to lose, and a broker's restart only means that it is
+ * delivered and held again.
+ *
+ * Publishing is `mandatory`: what no queue takes comes back before its confirmation, with the tag that it was sent under
+ * as its correlation id.
+ */
+#include "adapter/rabbitmq/impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define H_ATTEMPTS "x-troupe-attempts"
+#define H_NOT_BEFORE "x-troupe-not-before"
+#define H_DELAY "x-troupe-delay"
+#define H_CAUSE "x-troupe-cause"
+#define H_QUEUE "x-troupe-queue"
+#define DELIVERY_LIMIT 1000 /* the broker's own, a backstop (contract 11.4) */
+#define UNUSED_MS 300000    /* a transient queue that nobody consumes goes after so long */
+
+const char *rmq_name(const struct rabbitmq_queue *q, const char *name, bool transient, char out[RMQ_NAME_MAX + 1])
+{
+    snprintf(out, RMQ_NAME_MAX + 1, "%s%s%s", q->prefix, name, transient ? ".t" : "");
+    return out;
+}
+
+struct rmq_sub *rmq_find_sub(struct rabbitmq_queue *q, uint32_t id)
+{
+    struct rmq_sub *sub = q->subs;
+
+    while (sub != NULL && sub->id != id)
+        sub = sub->next;
+    return sub;
+}
+
+/* ---- the control channel: calls that are waited for ---- */
+
+enum tr_rc rmq_reply(struct rabbitmq_queue *q, amqp_rpc_reply_t reply, int *ret_code, struct tr_err *err)
+{
+    if (reply.reply_type == AMQP_RESPONSE_NORMAL)
+        return TR_OK;
+    if (reply.reply_type == AMQP_RESPONSE_SERVER_EXCEPTION && reply.reply.id == AMQP_CHANNEL_CLOSE_METHOD) {
+        const amqp_channel_close_t *const m = reply.reply.decoded;
+        amqp_channel_close_ok_t ok = {0};
+        const int code = m->reply_code;
+
+        tr_fail(err, TR_TRANSIENT, "RabbitMQ: %d %.*s", code, (int)(m->reply_text.len < 160 ? m->reply_text.len : 160),
+                (const char *)m->reply_text.bytes);
+        if (ret_code != NULL)
+            *ret_code = code;
+        if (amqp_send_method(q->conn, CH_CONTROL, AMQP_CHANNEL_CLOSE_OK_METHOD, &ok) != AMQP_STATUS_OK) {
+            rmq_lost(q, "the control channel");
+            return TR_TRANSIENT;
+        }
+        amqp_maybe_release_buffers_on_channel(q->conn, CH_CONTROL);
+        amqp_channel_open(q->conn, CH_CONTROL);
+        if (amqp_get_rpc_reply(q->conn).reply_type != AMQP_RESPONSE_NORMAL)
+            rmq_lost(q, "the control channel could not be opened again");
+        return code == 404 ? TR_NOT_FOUND : code == 403 || code == 406 ? TR_INVALID : TR_TRANSIENT;
+    }
+    if (reply.reply_type == AMQP_RESPONSE_LIBRARY_EXCEPTION)
+        tr_fail(err, TR_UNCERTAIN, "RabbitMQ: %s", amqp_error_string2(reply.library_error));
+    else
+        tr_fail(err, TR_UNCERTAIN, "RabbitMQ closed the connection");
+    rmq_lost(q, err != NULL ? err->msg : "a call failed");
+    return TR_UNCERTAIN;
+}
+
+static amqp_table_entry_t entry_text(const char *key, const char *value)
+{
+    return (amqp_table_entry_t){.key = amqp_cstring_bytes(key),
+                                .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = amqp_cstring_bytes(value)}};
+}
+
+static amqp_table_entry_t entry_i64(const char *key, int64_t value)
+{
+    return (amqp_table_entry_t){.key = amqp_cstring_bytes(key),
+                                .value = {.kind = AMQP_FIELD_KIND_I64, .value.i64 = value}};
+}
+
+static amqp_table_entry_t entry_true(const char *key)
+{
+    return (amqp_table_entry_t){.key = amqp_cstring_bytes(key),
+                                .value = {.kind = AMQP_FIELD_KIND_BOOLEAN, .value.boolean = 1}};
+}
+
+static enum tr_rc declare_part(struct rabbitmq_queue *q, const struct rmq_spec *spec, bool transient,
+                               struct tr_err *err)
+{
+    char name[RMQ_NAME_MAX + 1];
+    amqp_table_entry_t args[6];
+    int n = 0, code = 0;
+    enum tr_rc rc;
+
+    args[n++] = entry_text("x-queue-type", transient ? "classic" : "quorum");
+    if (transient) {
+        args[n++] = entry_i64("x-max-length", spec->max_length != 0 ? (int64_t)spec->max_length : RMQ_LENGTH_MAX);
+        args[n++] = entry_i64("x-expires", UNUSED_MS);
+    } else {
+        args[n++] = entry_i64("x-delivery-limit", DELIVERY_LIMIT);
+        if (spec->max_length != 0) {
+            args[n++] = entry_i64("x-max-length", (int64_t)spec->max_length);
+            args[n++] = entry_text("x-overflow", "reject-publish");
+        }
+    }
+    if (spec->single_active)
+        args[n++] = entry_true("x-single-active-consumer");
+    amqp_queue_declare(q->conn, CH_CONTROL, amqp_cstring_bytes(rmq_name(q, spec->name, transient, name)), false,
+                       !transient, false, transient && spec->kind == QUEUE_TRANSIENT,
+                       (amqp_table_t){.num_entries = n, .entries = args});
+    rc = rmq_reply(q, amqp_get_rpc_reply(q->conn), &code, err);
+    /* There with another limit, say: it is of the same sort, and what it was made with holds. */
+    return rc == TR_INVALID && code == 406 && err != NULL && strstr(err->msg, "x-max-length") != NULL ? TR_OK : rc;
+}
+
+/* The other sort of a name must not be there: a queue where an exchange is wanted, and the other way round. */
+static enum tr_rc declare_exchange(struct rabbitmq_queue *q, const struct rmq_spec *spec, struct tr_err *err)
+{
+    char name[RMQ_NAME_MAX + 1];
+
+    amqp_exchange_declare(q->conn, CH_CONTROL, amqp_cstring_bytes(rmq_name(q, spec->name, false, name)),
+                          amqp_cstring_bytes("fanout"), false, false, false, false, amqp_empty_table);
+    return rmq_reply(q, amqp_get_rpc_reply(q->conn), NULL, err);
+}
+
+enum tr_rc rmq_declare(struct rabbitmq_queue *q, const struct rmq_spec *spec, struct tr_err *err)
+{
+    struct rmq_spec *known;
+    struct tr_err mine = {0};
+    enum tr_rc rc = TR_OK;
+
+    if (err == NULL)
+        err = &mine;
+    HASH_FIND_STR(q->specs, spec->name, known);
+    if (known != NULL && known->kind != spec->kind)
+        return tr_fail(err, TR_INVALID, "queue '%s' is of another kind", spec->name);
+    if (spec->kind == QUEUE_FANOUT)
+        return declare_exchange(q, spec, err);
+    if (spec->kind == QUEUE_DURABLE)
+        rc = declare_part(q, spec, false, err);
+    if (rc == TR_OK)
+        rc = declare_part(q, spec, true, err);
+    return rc;
+}
+
+static enum tr_rc look_at_part(struct rabbitmq_queue *q, const char *name, bool transient, uint64_t *ready,
+                               uint64_t *consumers, struct tr_err *err)
+{
+    char full[RMQ_NAME_MAX + 1];
+    const amqp_queue_declare_ok_t *const there =
+        amqp_queue_declare(q->conn, CH_CONTROL, amqp_cstring_bytes(rmq_name(q, name, transient, full)), true, false,
+                           false, false, amqp_empty_table);
+    const enum tr_rc rc = rmq_reply(q, amqp_get_rpc_reply(q->conn), NULL, err);
+
+    if (rc == TR_OK) {
+        *ready += there->message_count;
+        *consumers += there->consumer_count;
+    }
+    return rc;
+}
+
+enum tr_rc rmq_look(struct rabbitmq_queue *q, const char *name, uint64_t *ret_ready, uint64_t *ret_consumers,
+                    bool *ret_durable, bool *ret_transient, struct tr_err *err)
+{
+    enum tr_rc rc = look_at_part(q, name, false, ret_ready, ret_consumers, err), other;
+
+    *ret_durable = rc == TR_OK;
+    *ret_transient = false;
+    if (q->conn == NULL || (rc != TR_OK && rc != TR_NOT_FOUND))
+        return rc;
+    other = look_at_part(q, name, true, ret_ready, ret_consumers, rc == TR_OK ? NULL : err);
+    *ret_transient = other == TR_OK;
+    return rc == TR_OK ? rc : other;
+}
+
+/*
+ * Delete if empty and unused.  Quorum queues know no such flags, so it is looked first; what is published in between is
+ * lost with it: the port's callers remove the queues of workers long dead, whose messages are calls to work.
+ */
+enum tr_rc rmq_remove(struct rabbitmq_queue *q, const char *name, struct tr_err *err)
+{
+    uint64_t ready = 0, consumers = 0;
+    bool durable = false, transient = false;
+    char full[RMQ_NAME_MAX + 1];
+    enum tr_rc rc = rmq_look(q, name, &ready, &consumers, &durable, &transient, err);
+
+    if (rc != TR_OK)
+        return rc;
+    if (ready > 0 || consumers > 0)
+        return tr_fail(err, TR_BUSY, "queue '%s' has %llu messages and %llu consumers", name, (unsigned long long)ready,
+                       (unsigned long long)consumers);
+    for (int part = 0; part < 2 && q->conn != NULL && rc == TR_OK; part++) {
+        if (!(part == 0 ? durable : transient))
+            continue;
+        amqp_queue_delete(q->conn, CH_CONTROL, amqp_cstring_bytes(rmq_name(q, name, part == 1, full)), false, false);
+        rc = rmq_reply(q, amqp_get_rpc_reply(q->conn), NULL, err);
+    }
+    return rc;
+}
+
+/* ---- publishing ---- */
+
+static bool confirms_grow(struct rabbitmq_queue *q)
+{
+    const size_t cap = q->confirms_cap == 0 ? 1024 : q->confirms_cap * 2;
+    struct rmq_op **ring;
+
+    if (q->confirm_next - q->confirm_first < q->confirms_cap)
+        return true;
+    ring = calloc(cap, sizeof *ring);
+    if (ring == NULL)
+        return false;
+    for (uint64_t tag = q->confirm_first; tag < q->confirm_next; tag++)
+        ring[tag % cap] = q->confirms[tag % q->confirms_cap];
+    free(q->confirms);
+    q->confirms = ring;
+    q->confirms_cap = cap;
+    return true;
+}
+
+void rmq_publish(struct rabbitmq_queue *q, struct rmq_op *op)
+{
+    const bool wanted = op->waited || op->tag != 0;
+    amqp_table_entry_t headers[5];
+    amqp_basic_properties_t props = {._flags = AMQP_BASIC_DELIVERY_MODE_FLAG | AMQP_BASIC_HEADERS_FLAG};
+    char name[RMQ_NAME_MAX + 1], correlation[24];
+    struct rmq_spec *spec;
+    bool fanout, transient;
+    int n = 0, sent;
+
+    if (!confirms_grow(q)) {
+        rmq_finish_as(q, op, TR_NOMEM, "broker: out of memory");
+        return;
+    }
+    HASH_FIND_STR(q->specs, op->name, spec);
+    fanout = spec != NULL && spec->kind == QUEUE_FANOUT && op->cause == NULL;
+    transient = op->cause == NULL && (op->transient || (spec != NULL && spec->kind == QUEUE_TRANSIENT));
+    if (op->attempts > 0)
+        headers[n++] = entry_i64(H_ATTEMPTS, op->attempts);
+    if (op->not_before_ms != 0) {
+        headers[n++] = entry_i64(H_NOT_BEFORE, (int64_t)op->not_before_ms);
+        headers[n++] = entry_i64(H_DELAY, (int64_t)op->delay_ms);
+    }
+    if (op->cause != NULL) {
+        headers[n++] = entry_text(H_CAUSE, op->cause);
+        headers[n++] = entry_text(H_QUEUE, op->name);
+    }
+    props.headers = (amqp_table_t){.num_entries = n, .entries = headers};
+    props.delivery_mode = transient || fanout ? 1 : 2;
+    if (wanted) {
+        snprintf(correlation, sizeof correlation, "%llu", (unsigned long long)q->confirm_next);
+        props._flags |= AMQP_BASIC_CORRELATION_ID_FLAG;
+        props.correlation_id = amqp_cstring_bytes(correlation);
+    }
+    rmq_name(q, op->cause != NULL ? RMQ_DEAD : op->name, transient && !fanout, name);
+    sent = amqp_basic_publish(q->conn, CH_PUBLISH, fanout ? amqp_cstring_bytes(name) : amqp_empty_bytes,
+                              fanout ? amqp_empty_bytes : amqp_cstring_bytes(name), wanted && !fanout, false, &props,
+                              (amqp_bytes_t){.len = op->len, .bytes = op->body});
+    q->confirms[q->confirm_next++ % q->confirms_cap] = wanted ? op : NULL;
+    if (!wanted)
+        rmq_op_free(op);
+    if (sent != AMQP_STATUS_OK)
+        rmq_lost(q, amqp_error_string2(sent));
+}
+
+/* What a copy of a delivery stands for is settled once the copy is safe; else the delivery comes again itself. */
+static void settle_original(struct rabbitmq_queue *q, const struct rmq_op *op)
+{
+    if (op->tag == 0 || op->epoch != q->conn_epoch)
+        return;
+    if (op->rc == TR_OK)
+        (void)amqp_basic_ack(q->conn, CH_CONSUME, op->tag, false);
+    else
+        (void)amqp_basic_nack(q->conn, CH_CONSUME, op->tag, false, true);
+}
+
+static void confirm_one(struct rabbitmq_queue *q, uint64_t tag, bool taken)
+{
+    struct rmq_op **const slot = &q->confirms[tag % q->confirms_cap];
+    struct rmq_op *const op = *slot;
+
+    *slot = NULL;
+    if (op == NULL)
+        return;
+    if (op->returned)
+        op->rc = tr_fail(&op->err, TR_NOT_FOUND, "no queue '%s'", op->name);
+    else if (!taken)
+        op->rc = tr_fail(&op->err, TR_BUSY, "queue '%s' is full, or the broker could not take the message", op->name);
+    settle_original(q, op);
+    rmq_finish(q, op);
+}
+
+static void confirmed(struct rabbitmq_queue *q, uint64_t tag, bool multiple, bool taken)
+{
+    if (tag < q->confirm_first || tag >= q->confirm_next)
+        return;
+    if (multiple)
+        for (uint64_t t = q->confirm_first; t <= tag; t++)
+            confirm_one(q, t, taken);
+    else
+        confirm_one(q, tag, taken);
+    while (q->confirm_first < q->confirm_next && (q->confirm_first <= tag && multiple))
+        q->confirm_first++;
+    /* single ones may come out of order: move on over what nobody waits for */
+    while (q->confirm_first <= tag && q->confirms[q->confirm_first % q->confirms_cap] == NULL)
+        q->confirm_first++;
+}
+
+/* ---- frames ---- */
+
+static int64_t header_i64(const amqp_table_entry_t *e)
+{
+    switch (e->value.kind) {
+    case AMQP_FIELD_KIND_I64:
+    case AMQP_FIELD_KIND_TIMESTAMP:
+        return e->value.value.i64;
+    case AMQP_FIELD_KIND_I32:
+        return e->value.value.i32;
+    case AMQP_FIELD_KIND_I16:
+        return e->value.value.i16;
+    case AMQP_FIELD_KIND_I8:
+        return e->value.value.i8;
+    default:
+        return 0;
+    }
+}
+
+static bool is_key(const amqp_table_entry_t *e, const char *key)
+{
+    return e->key.len == strlen(key) && memcmp(e->key.bytes, key, e->key.len) == 0;
+}
+
+static void take_headers(struct queue_delivery *d, const amqp_basic_properties_t *props)
+{
+    int64_t not_before = 0, delay = 0, attempts = 0;
+
+    if ((props->_flags & AMQP_BASIC_HEADERS_FLAG) == 0)
+        return;
+    for (int i = 0; i < props->headers.num_entries; i++) {
+        const amqp_table_entry_t *const e = &props->headers.entries[i];
+
+        if (is_key(e, H_ATTEMPTS))
+            attempts = header_i64(e);
+        else if (is_key(e, H_NOT_BEFORE))
+            not_before = header_i64(e);
+        else if (is_key(e, H_DELAY))
+            delay = header_i64(e);
+    }
+    d->attempts = attempts > 0 && attempts < 1000 ? (uint32_t)attempts : 0;
+    if (not_before > 0 && delay > 0) { /* another machine's clock never makes it longer than it was meant */
+        const uint64_t now = wall_ms();
+
+        d->due_ms = (uint64_t)not_before;
+        if (d->due_ms > now + (uint64_t)delay)
+            d->due_ms = now + (uint64_t)delay;
+    }
+}
+
+static bool begin_delivery(struct rabbitmq_queue *q, const amqp_basic_deliver_t *m)
+{
+    struct queue_delivery *const d = calloc(1, sizeof *d);
+    const struct rmq_sub *sub;
+    char tag[16] = "";
+
+    if (d == NULL)
+        return false;
+    if (m->consumer_tag.len > 1 && m->consumer_tag.len < sizeof tag)
+        memcpy(tag, m->consumer_tag.bytes, m->consumer_tag.len);
+    d->consumer = (uint32_t)strtoul(tag[0] != '\0' ? tag + 1 : "0", NULL, 10);
+    d->tag = tag[0] == 'd' ? m->delivery_tag : 0;
+    d->epoch = q->conn_epoch;
+    sub = rmq_find_sub(q, d->consumer);
+    if (sub != NULL)
+        memcpy(d->name, sub->name, sizeof d->name);
+    q->in = (struct rmq_content){.open = true, .d = d};
+    return true;
+}
+
+static void end_content(struct rabbitmq_queue *q, struct rmq_content *c)
+{
+    struct queue_delivery *const d = c->d;
+
+    if (c == &q->in && d != NULL)
+        rmq_deliver(q, d); /* of a consumer that has stopped meanwhile: the loop gives it back */
+    else if (c == &q->back && c->correlation >= q->confirm_first && c->correlation < q->confirm_next &&
+             q->confirms[c->correlation % q->confirms_cap] != NULL)
+        q->confirms[c->correlation % q->confirms_cap]->returned = true;
+    *c = (struct rmq_content){0};
+}
+
+static bool on_header(struct rabbitmq_queue *q, struct rmq_content *c, const amqp_frame_t *f)
+{
+    const amqp_basic_properties_t *const props = f->payload.properties.decoded;
+
+    if (!c->open || c->body_known)
+        return false;
+    c->body_known = true;
+    c->want = (size_t)f->payload.properties.body_size;
+    if (c->d != NULL) {
+        if (c->want > 64u * 1024 * 1024 || (c->d->body = malloc(c->want > 0 ? c->want : 1)) == NULL)
+            return false;
+        c->d->len = c->want;
+        take_headers(c->d, props);
+    } else if ((props->_flags & AMQP_BASIC_CORRELATION_ID_FLAG) != 0 && props->correlation_id.len < 24) {
+        char text[24] = "";
+
+        memcpy(text, props->correlation_id.bytes, props->correlation_id.len);
+        c->correlation = strtoull(text, NULL, 10);
+    }
+    if (c->want == 0)
+        end_content(q, c);
+    return true;
+}
+
+static bool on_body(struct rabbitmq_queue *q, struct rmq_content *c, const amqp_frame_t *f)
+{
+    const amqp_bytes_t piece = f->payload.body_fragment;
+
+    if (!c->open || !c->body_known || piece.len > c->want - c->have)
+        return false;
+    if (c->d != NULL)
+        memcpy(c->d->body + c->have, piece.bytes, piece.len);
+    c->have += piece.len;
+    if (c->have == c->want)
+        end_content(q, c);
+    return true;
+}
+
+/* The broker has ended a subscription: its queue went, or moved. */
+static void on_cancelled(struct rabbitmq_queue *q, const amqp_basic_cancel_t *m)
+{
+    char tag[16] = "";
+    struct rmq_sub *sub;
+
+    if (m->consumer_tag.len > 1 && m->consumer_tag.len < sizeof tag)
+        memcpy(tag, m->consumer_tag.bytes, m->consumer_tag.len);
+    sub = rmq_find_sub(q, (uint32_t)strtoul(tag[0] != '\0' ? tag + 1 : "0", NULL, 10));
+    if (sub == NULL)
+        return;
+    if (tag[0] == 'd')
+        sub->durable_on = false;
+    else
+        sub->transient_on = false;
+    sub->gap = true;
+    q->resubscribe = true;
+}
+
+static bool on_method(struct rabbitmq_queue *q, const amqp_frame_t *f)
+{
+    const amqp_method_t *const m = &f->payload.method;
+
+    switch (m->id) {
+    case AMQP_BASIC_ACK_METHOD: {
+        const amqp_basic_ack_t *const ack = m->decoded;
+
+        confirmed(q, ack->delivery_tag, ack->multiple, true);
+        return true;
+    }
+    case AMQP_BASIC_NACK_METHOD: {
+        const amqp_basic_nack_t *const nack = m->decoded;
+
+        confirmed(q, nack->delivery_tag, nack->multiple, false);
+        return true;
+    }
+    case AMQP_BASIC_RETURN_METHOD:
+        q->back = (struct rmq_content){.open = true};
+        return true;
+    case AMQP_BASIC_DELIVER_METHOD:
+        return begin_delivery(q, m->decoded);
+    case AMQP_BASIC_CANCEL_METHOD:
+        on_cancelled(q, m->decoded);
+        return true;
+    case AMQP_BASIC_CANCEL_OK_METHOD:
+    case AMQP_BASIC_CONSUME_OK_METHOD:
+        return true;
+    default: /* a channel or the connection is closed under us */
+        return false;
+    }
+}
+
+static bool on_frame(struct rabbitmq_queue *q, const amqp_frame_t *f)
+{
+    struct rmq_content *const c = f->channel == CH_CONSUME ? &q->in : &q->back;
+
+    switch (f->frame_type) {
+    case AMQP_FRAME_METHOD:
+        return on_method(q, f);
+    case AMQP_FRAME_HEADER:
+        return on_header(q, c, f);
+    case AMQP_FRAME_BODY:
+        return on_body(q, c, f);
+    default:
+        return true; /* heartbeats */
+    }
+}
+
+bool rmq_read_frames(struct rabbitmq_queue *q)
+{
+    for (int n = 0; q->conn != NULL && n < 4096; n++) {
+        struct timeval now = {0};
+        amqp_frame_t frame;
+        const int got = amqp_simple_wait_frame_noblock(q->conn, &frame, &now);
+
+        if (got == AMQP_STATUS_TIMEOUT)
+            break;
+        if (got != AMQP_STATUS_OK)
+            rmq_lost(q, amqp_error_string2(got));
+        else if (!on_frame(q, &frame))
+            rmq_lost(q, "the broker closed a channel");
+    }
+    if (q->conn != NULL)
+        amqp_maybe_release_buffers(q->conn);
+    return q->conn != NULL;
+}

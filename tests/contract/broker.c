@@ -1,0 +1,321 @@
+/*
+ * broker - what only a real RabbitMQ can do to the queue: a cut connection, a restart, a stall, a lost leader.
+ * Runs where TROUPE_TEST_AMQP is set (tests/servers/rabbitmq.sh); the cluster's tests where TROUPE_TEST_AMQP3 is.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "adapter/rabbitmq/queue.h"
+#include "base/log.h"
+#include "queue_broker_fixture.h"
+#include "queue_fixture.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const struct queue_adapter amqp = {"amqp", broker_open, broker_dead, false, "TROUPE_TEST_AMQP"};
+
+static int begin(void **state)
+{
+    (void)state;
+    queue_adapter = &amqp;
+    return 0;
+}
+
+static void server(const char *verb)
+{
+    support_server_do("rabbitmq", "TROUPE_TEST_AMQP_DIR", verb, 0);
+}
+
+/* Many publishes whose ends are counted by sort. */
+struct flood {
+    size_t ended, by_rc[TR_RC_COUNT];
+};
+
+static void on_flood(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    struct flood *f = ctx;
+
+    (void)err;
+    f->ended++;
+    f->by_rc[rc]++;
+}
+
+static void flood(struct bench *b, struct flood *f, size_t from, size_t n)
+{
+    for (size_t i = from; i < from + n; i++) {
+        char text[24];
+        struct queue_message msg = {.queue = "a", .body = {(const uint8_t *)text, 0}};
+        struct tr_op *op = NULL;
+
+        msg.body.len = (size_t)snprintf(text, sizeof text, "%zu", i);
+        assert_int_equal(b->q->ops->publish(b->q, &msg, on_flood, f, &op, NULL), TR_OK);
+    }
+}
+
+/* Takes everything and notes which numbers it saw. */
+struct reader {
+    struct bench *b;
+    struct queue_consumer *c;
+    bool *seen;
+    size_t max, distinct, n, gaps;
+};
+
+static void on_read(void *ctx, const struct queue_incoming *msg)
+{
+    struct reader *r = ctx;
+    char text[24] = "";
+    size_t i;
+
+    memcpy(text, msg->body.data, msg->body.len < sizeof text ? msg->body.len : sizeof text - 1);
+    i = strtoul(text, NULL, 10);
+    assert_true(i < r->max);
+    r->distinct += !r->seen[i];
+    r->seen[i] = true;
+    r->n++;
+    r->b->q->ops->ack(r->b->q, msg->delivery);
+}
+
+static void on_reader_gap(void *ctx)
+{
+    struct reader *r = ctx;
+
+    r->gaps++;
+}
+
+static void reader_start(struct reader *r, struct bench *b, size_t max)
+{
+    *r = (struct reader){.b = b, .seen = calloc(max, sizeof(bool)), .max = max};
+    assert_int_equal(b->q->ops->consume(b->q, "a", 500, on_read, on_reader_gap, r, &r->c, NULL), TR_OK);
+}
+
+/* A restart in the middle of everything: what was confirmed is there, consumers go on, and are told. */
+static void restarts(void **state)
+{
+    const size_t each = 2000, rounds = 3;
+    struct bench b = bench_new("restart");
+    struct flood f = {0};
+    struct reader r;
+
+    (void)state;
+    assert_int_equal(bench_declare(&b, "a", QUEUE_DURABLE, 0, false), TR_OK);
+    sleep(13); /* a quorum queue younger than that may not outlive a kill -9 of a single node */
+    reader_start(&r, &b, each * rounds);
+    for (size_t round = 0; round < rounds; round++) {
+        flood(&b, &f, round * each, each);
+        support_for(b.loop, 30);
+        server(round == 1 ? "stop" : "kill");
+        support_for(b.loop, 200);
+        server("start");
+        support_count(b.loop, &f.ended, each * (round + 1));
+        support_count(b.loop, &r.gaps, round + 1); /* the next round finds a connection */
+    }
+    print_message("  %zu confirmed, %zu uncertain, %zu sent later or not at all\n", f.by_rc[TR_OK],
+                  f.by_rc[TR_UNCERTAIN], f.by_rc[TR_TRANSIENT]);
+    assert_int_equal(f.by_rc[TR_OK] + f.by_rc[TR_UNCERTAIN] + f.by_rc[TR_TRANSIENT], each * rounds);
+    support_count(b.loop, &r.distinct, f.by_rc[TR_OK]);
+    free(r.seen);
+    bench_end(&b);
+}
+
+struct beat {
+    uint64_t last_ns, worst_ns;
+};
+
+static void on_beat(void *ctx)
+{
+    struct beat *beat = ctx;
+    const uint64_t now = mono_ns();
+
+    if (beat->last_ns != 0 && now - beat->last_ns > beat->worst_ns)
+        beat->worst_ns = now - beat->last_ns;
+    beat->last_ns = now;
+}
+
+/* A broker that stalls: the loop goes on, operations end by their deadline, and all is well when it goes on. */
+static void stalls(void **state)
+{
+    const struct rabbitmq_options opt = {.heartbeat_ms = 1000, .timeout_ms = 1500};
+    char url[512], prefix[64];
+    struct loop *loop = NULL;
+    struct bench b = {0};
+    struct flood f = {0};
+    struct beat beat = {0};
+    struct loop_timer *timer = NULL;
+
+    (void)state;
+    assert_int_equal(loop_new(&loop, NULL), TR_OK);
+    b.loop = loop;
+    broker_prefix("stalls", prefix);
+    snprintf(url, sizeof url, "%s?prefix=%s", getenv("TROUPE_TEST_AMQP"), prefix);
+    assert_int_equal(rabbitmq_queue_open(loop, url, &opt, &b.q, NULL), TR_OK);
+    assert_int_equal(bench_declare(&b, "a", QUEUE_DURABLE, 0, false), TR_OK);
+    assert_int_equal(bench_publish(&b, "a", "0"), TR_OK);
+    server("pause");
+    assert_int_equal(timer_start(loop, 5, 5, on_beat, &beat, &timer), TR_OK);
+    flood(&b, &f, 0, 5000);
+    beat.last_ns = 0;
+    support_count(loop, &f.ended, 5000);
+    print_message("  the loop's longest pause: %.1f ms; %zu uncertain, %zu never sent\n", (double)beat.worst_ns / 1e6,
+                  f.by_rc[TR_UNCERTAIN], f.by_rc[TR_TRANSIENT]);
+    assert_int_equal(f.by_rc[TR_OK], 0);
+    assert_true(f.by_rc[TR_UNCERTAIN] > 0);
+    assert_true(beat.worst_ns < 100 * 1000000ull); /* callbacks of 5,000 ends among it, under a sanitizer */
+    timer_stop(timer);
+    server("resume");
+    for (int i = 0; i < 50 && bench_publish(&b, "a", "1") != TR_OK; i++)
+        support_for(loop, 100);
+    assert_int_equal(bench_publish(&b, "a", "1"), TR_OK);
+    server("pause");
+    support_for(loop, 50);
+    {
+        const uint64_t start = mono_ns();
+
+        b.q->ops->close(b.q); /* shut-down does not hang on a broker that stalls */
+        assert_true(mono_ns() - start < 9 * 1000000000ull);
+    }
+    server("resume");
+    loop_drain(loop);
+    loop_free(loop);
+}
+
+/* Deliveries that nobody settled when the connection went come again, with their attempts; dead letters stay. */
+static void redelivers(void **state)
+{
+    struct bench b = bench_new("redeliver");
+    struct taker t;
+
+    (void)state;
+    assert_int_equal(bench_declare(&b, "a", QUEUE_DURABLE, 0, false), TR_OK);
+    assert_int_equal(bench_publish(&b, "a", "x"), TR_OK);
+    taker_start(&t, &b, "a", 4, RETRY_COUNTED);
+    t.delay_ms = 50;
+    support_count(b.loop, &t.n, 2);
+    t.act = KEEP;
+    support_count(b.loop, &t.hand_n, 1);
+    sleep(13);
+    server("kill");
+    server("start");
+    support_count(b.loop, &t.hand_n, 2);
+    assert_int_equal(t.attempts[3], 2);
+    b.q->ops->ack(b.q, t.hand[0]); /* of the connection that is gone: without effect */
+    b.q->ops->dead_letter(b.q, t.hand[1], "enough");
+    bench_expect_length(&b, "a", 0);
+    taker_stop(&t);
+    bench_close(&b);
+    server("stop");
+    server("start");
+    assert_int_equal(broker_dead(b.place, "enough"), 1);
+    free(b.place);
+}
+
+struct checked {
+    struct wait w;
+    char server[160];
+};
+
+static void on_checked(void *ctx, enum tr_rc rc, const struct service_report *report, const struct tr_err *err)
+{
+    struct checked *c = ctx;
+
+    wait_called(&c->w, rc, err);
+    if (report != NULL)
+        snprintf(c->server, sizeof c->server, "%s", report->server);
+}
+
+static enum tr_rc check_url(const char *url, struct checked *c)
+{
+    struct loop *loop = NULL;
+    struct queue *q = NULL;
+    enum tr_rc rc;
+
+    assert_int_equal(loop_new(&loop, NULL), TR_OK);
+    assert_int_equal(rabbitmq_queue_open(loop, url, NULL, &q, NULL), TR_OK);
+    *c = (struct checked){.w.loop = loop};
+    rc = wait_end(&c->w, q->ops->check(q, on_checked, c, &c->w.op, &c->w.err));
+    q->ops->close(q);
+    loop_drain(loop);
+    loop_free(loop);
+    return rc;
+}
+
+/* The words of `check` for what an operator meets. */
+static void checks(void **state)
+{
+    const char *const url = getenv("TROUPE_TEST_AMQP");
+    const char *const host = strchr(url, '@') + 1;
+    struct checked c;
+    char other[512];
+
+    (void)state;
+    assert_int_equal(check_url(url, &c), TR_OK);
+    assert_non_null(strstr(c.server, "RabbitMQ 3"));
+    snprintf(other, sizeof other, "amqp://troupe:wrong-secret@%s", host);
+    assert_int_equal(check_url(other, &c), TR_INVALID);
+    assert_non_null(strstr(c.w.err.msg, "wrong password"));
+    assert_null(strstr(c.w.err.msg, "wrong-secret"));
+    snprintf(other, sizeof other, "%snowhere", url);
+    assert_int_equal(check_url(other, &c), TR_INVALID);
+    assert_non_null(strstr(c.w.err.msg, "no vhost 'nowhere'"));
+    assert_int_equal(check_url("amqp://a:b@127.0.0.1:9/", &c), TR_TRANSIENT);
+    assert_non_null(strstr(c.w.err.msg, "cannot reach RabbitMQ at 127.0.0.1:9"));
+}
+
+/* Three nodes, the one that we are connected to killed again and again: nothing confirmed is lost. */
+static void leader_killed(void **state)
+{
+    const size_t each = 3000, rounds = 3;
+    char url[512], prefix[64];
+    struct bench b = {0};
+    struct flood f = {0};
+    struct reader r;
+
+    (void)state;
+    if (support_server("TROUPE_TEST_AMQP3") == NULL)
+        skip();
+    assert_int_equal(loop_new(&b.loop, NULL), TR_OK);
+    broker_prefix("three", prefix);
+    snprintf(url, sizeof url, "%s?prefix=%s", getenv("TROUPE_TEST_AMQP3"), prefix);
+    assert_int_equal(rabbitmq_queue_open(b.loop, url, NULL, &b.q, NULL), TR_OK);
+    assert_int_equal(bench_declare(&b, "a", QUEUE_DURABLE, 0, false), TR_OK);
+    reader_start(&r, &b, each * rounds);
+    for (size_t round = 0; round < rounds; round++) {
+        flood(&b, &f, round * each, each);
+        support_for(b.loop, 20);
+        support_server_do("rabbitmq", "TROUPE_TEST_AMQP3_DIR", "kill", (int)round + 1);
+        support_count(b.loop, &f.ended, each * (round + 1));
+        support_server_do("rabbitmq", "TROUPE_TEST_AMQP3_DIR", "start", 0);
+        for (int i = 0; i < 100 && bench_length(&b, "a") > each; i++)
+            support_for(b.loop, 100);
+    }
+    print_message("  %zu confirmed, %zu uncertain, %zu not sent\n", f.by_rc[TR_OK], f.by_rc[TR_UNCERTAIN],
+                  f.by_rc[TR_TRANSIENT]);
+    support_count(b.loop, &r.distinct, f.by_rc[TR_OK]);
+    free(r.seen);
+    b.q->ops->close(b.q);
+    loop_drain(b.loop);
+    loop_free(b.loop);
+}
+
+int main(void)
+{
+    if (getenv("TROUPE_TEST_LOG") != NULL)
+        log_set_level(LOG_DEBUG);
+
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(checks, begin),        cmocka_unit_test_setup(restarts, begin),
+        cmocka_unit_test_setup(stalls, begin),        cmocka_unit_test_setup(redelivers, begin),
+        cmocka_unit_test_setup(leader_killed, begin),
+    };
+
+    if (support_server("TROUPE_TEST_AMQP") == NULL)
+        return 77; /* Meson: skipped */
+    return cmocka_run_group_tests_name("RabbitMQ", tests, NULL, NULL);
+}

@@ -1,0 +1,86 @@
+/* queue_broker_fixture - see the header. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "adapter/rabbitmq/queue.h"
+#include "base/url.h"
+#include "domain/hrw.h"
+#include "queue_broker_fixture.h"
+
+#include <amqp.h>
+#include <amqp_tcp_socket.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+
+void broker_prefix(const char *place, char out[64])
+{
+    snprintf(out, 64, "test%016llx.", (unsigned long long)hrw_hash(place, strlen(place)));
+}
+
+enum tr_rc broker_open(struct loop *loop, const char *place, struct queue **ret_queue, struct tr_err *err)
+{
+    char url[512], prefix[64];
+
+    broker_prefix(place, prefix);
+    snprintf(url, sizeof url, "%s?prefix=%s", getenv("TROUPE_TEST_AMQP"), prefix);
+    return rabbitmq_queue_open(loop, url, NULL, ret_queue, err);
+}
+
+static amqp_connection_state_t connect_plain(void)
+{
+    const amqp_connection_state_t conn = amqp_new_connection();
+    amqp_socket_t *const socket = amqp_tcp_socket_new(conn);
+    struct url u = {0};
+
+    assert_int_equal(url_parse(getenv("TROUPE_TEST_AMQP"), 5672, &u, NULL), TR_OK);
+    assert_int_equal(amqp_socket_open(socket, u.host[0].name, u.host[0].port), AMQP_STATUS_OK);
+    assert_int_equal(amqp_login(conn, "/", 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, u.user, u.password).reply_type,
+                     AMQP_RESPONSE_NORMAL);
+    amqp_channel_open(conn, 1);
+    assert_int_equal(amqp_get_rpc_reply(conn).reply_type, AMQP_RESPONSE_NORMAL);
+    url_release(&u);
+    return conn;
+}
+
+static bool has_cause(const amqp_message_t *m, const char *cause)
+{
+    for (int i = 0; i < m->properties.headers.num_entries; i++) {
+        const amqp_table_entry_t *const e = &m->properties.headers.entries[i];
+
+        if (e->key.len == 14 && memcmp(e->key.bytes, "x-troupe-cause", 14) == 0 &&
+            e->value.value.bytes.len == strlen(cause) && memcmp(e->value.value.bytes.bytes, cause, strlen(cause)) == 0)
+            return m->body.len > 0;
+    }
+    return false;
+}
+
+size_t broker_dead(const char *place, const char *cause)
+{
+    const amqp_connection_state_t conn = connect_plain();
+    char name[80], prefix[64];
+    size_t n = 0;
+
+    broker_prefix(place, prefix);
+    snprintf(name, sizeof name, "%sdead", prefix);
+    for (;;) {
+        const amqp_rpc_reply_t got = amqp_basic_get(conn, 1, amqp_cstring_bytes(name), false);
+        amqp_message_t m;
+
+        assert_int_equal(got.reply_type, AMQP_RESPONSE_NORMAL);
+        if (got.reply.id == AMQP_BASIC_GET_EMPTY_METHOD)
+            break;
+        assert_int_equal(amqp_read_message(conn, 1, &m, 0).reply_type, AMQP_RESPONSE_NORMAL);
+        n += has_cause(&m, cause);
+        amqp_destroy_message(&m);
+        amqp_maybe_release_buffers(conn);
+    }
+    (void)amqp_connection_close(conn, AMQP_REPLY_SUCCESS); /* what was looked at goes back */
+    amqp_destroy_connection(conn);
+    return n;
+}

@@ -1,0 +1,12 @@
+/* queue_broker_fixture - RabbitMQ for the queue's suites: a `place` is a prefix of names, and the dead letters are looked into. */
+#ifndef TESTS_CONTRACT_QUEUE_BROKER_FIXTURE_H
+#define TESTS_CONTRACT_QUEUE_BROKER_FIXTURE_H
+
+#include "port/queue.h"
+
+/* The place's prefix of names on the broker: new for every run of the program. */
+void broker_prefix(const char *place, char out[64]);
+enum tr_rc broker_open(struct loop *loop, const char *place, struct queue **ret_queue, struct tr_err *err);
+size_t broker_dead(const char *place, const char *cause);
+
+#endif
