@@ -187,11 +187,17 @@ start_it() {
     write_env "$dir"
 }
 
+# TROUPE_TEST_CASSANDRA is a server of one node, TROUPE_TEST_CASSANDRA3 one of three.
 write_env() {
-    local hosts=127.0.0.1:$native n user=''
+    local hosts=127.0.0.1:$native n user='' name=TROUPE_TEST_CASSANDRA
+    [ "$nodes" -eq 1 ] || name+=$nodes
     for ((n = 2; n <= nodes; n++)); do hosts+=,127.0.0.$n:$native; done
     [ "$authenticator" = AllowAllAuthenticator ] || user=cassandra:cassandra@
-    printf 'TROUPE_TEST_CASSANDRA=cassandra://%s%s/troupe_test\nTROUPE_TEST_CASSANDRA_DIR=%s\n' "$user" "$hosts" "$1" >"$1/env.new"
+    cat >"$1/env.new" <<ENV
+$name=cassandra://$user$hosts/troupe_test
+${name}_DIR=$1
+TROUPE_TEST_SERVERS=$top/tests/servers
+ENV
     mv "$1/env.new" "$1/env"
 }
 

@@ -99,7 +99,7 @@ static enum tr_rc copy_rows(struct history_op *op, const struct turn_row *rows, 
         bytes += rows[i].sealed_len;
     op->rows = malloc(n * sizeof *rows + bytes);
     if (op->rows == NULL) {
-        op_free(op);
+        cass_op_free(op);
         return tr_fail(err, TR_NOMEM, "history: rows");
     }
     memcpy(op->rows, rows, n * sizeof *rows);
@@ -118,19 +118,19 @@ static enum tr_rc copy_rows(struct history_op *op, const struct turn_row *rows, 
 
 typedef void op_deliver(struct history_op *op, enum tr_rc rc, const struct tr_err *err);
 
-/* One of a chat (NULL: of none); *ret_op is owned until op_start(). */
+/* One of a chat (NULL: of none); *ret_op is owned until cass_op_start(). */
 static enum tr_rc op_make(struct history *h, enum op_kind kind, op_step *begin, op_deliver *deliver, void *ctx,
                           const struct uuid *chat, struct history_op **ret_op, struct tr_err *err)
 {
     struct cassandra_history *c = (struct cassandra_history *)h;
     struct history_op *op = NULL;
-    const enum tr_rc rc = op_new(c, begin, deliver, ctx, &op, err);
+    const enum tr_rc rc = cass_op_new(c, begin, deliver, ctx, &op, err);
 
     if (rc != TR_OK)
         return rc;
     op->kind = kind;
-    if (chat != NULL && (op->slot = slot_get(c, chat)) == NULL) {
-        op_free(op);
+    if (chat != NULL && (op->slot = cass_slot_get(c, chat)) == NULL) {
+        cass_op_free(op);
         return tr_fail(err, TR_NOMEM, "history: chat");
     }
     *ret_op = op;
@@ -146,9 +146,9 @@ static enum tr_rc start_with_rows(struct history_op *op, const struct turn_row *
     const enum tr_rc rc = copy_rows(op, rows, n, err);
 
     if (rc == TR_OK)
-        op_start(op, ret_op);
+        cass_op_start(op, ret_op);
     else
-        slot_put(h, slot);
+        cass_slot_put(h, slot);
     return rc;
 }
 
@@ -167,7 +167,7 @@ static enum tr_rc chat_create(struct history *h, const struct history_chat *chat
         for (size_t k = 0; k < i; k++)
             if (greeting[i].part == greeting[k].part && greeting[i].rev == greeting[k].rev)
                 return tr_fail(err, TR_INVALID, "history: part %d twice in the greeting", greeting[i].part);
-    rc = op_make(h, OP_CREATE, begin_chat_create, on_chat, ctx, &chat->chat, &op, err);
+    rc = op_make(h, OP_CREATE, cass_begin_chat_create, on_chat, ctx, &chat->chat, &op, err);
     if (rc != TR_OK)
         return rc;
     op->cb.chat = done;
@@ -182,12 +182,12 @@ static enum tr_rc chat_get(struct history *h, const struct uuid *chat, history_c
                            struct tr_op **ret_op, struct tr_err *err)
 {
     struct history_op *op = NULL;
-    const enum tr_rc rc = op_make(h, OP_PLAIN, begin_chat_get, on_chat, ctx, chat, &op, err);
+    const enum tr_rc rc = op_make(h, OP_PLAIN, cass_begin_chat_get, on_chat, ctx, chat, &op, err);
 
     if (rc != TR_OK)
         return rc;
     op->cb.chat = done;
-    op_start(op, ret_op);
+    cass_op_start(op, ret_op);
     return TR_OK;
 }
 
@@ -195,7 +195,7 @@ static enum tr_rc chats_of_user(struct history *h, const struct uuid *user, cons
                                 history_chats_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
     struct history_op *op = NULL;
-    const enum tr_rc rc = op_make(h, OP_READ, begin_chats_of_user, on_chats, ctx, NULL, &op, err);
+    const enum tr_rc rc = op_make(h, OP_READ, cass_begin_chats_of_user, on_chats, ctx, NULL, &op, err);
 
     if (rc != TR_OK)
         return rc;
@@ -203,7 +203,7 @@ static enum tr_rc chats_of_user(struct history *h, const struct uuid *user, cons
     op->in.read.chat = *user;
     op->in.read.range.before = before != NULL ? *before : uuid_nil;
     op->in.read.range.limit = limit;
-    op_start(op, ret_op);
+    cass_op_start(op, ret_op);
     return TR_OK;
 }
 
@@ -211,12 +211,12 @@ static enum tr_rc chat_delete(struct history *h, const struct uuid *chat, histor
                               struct tr_op **ret_op, struct tr_err *err)
 {
     struct history_op *op = NULL;
-    const enum tr_rc rc = op_make(h, OP_ADMIN, begin_chat_delete, on_plain, ctx, chat, &op, err);
+    const enum tr_rc rc = op_make(h, OP_ADMIN, cass_begin_chat_delete, on_plain, ctx, chat, &op, err);
 
     if (rc != TR_OK)
         return rc;
     op->cb.plain = done;
-    op_start(op, ret_op);
+    cass_op_start(op, ret_op);
     return TR_OK;
 }
 
@@ -232,7 +232,7 @@ static enum tr_rc turn_accept(struct history *h, const struct history_accept *a,
         return tr_fail(err, TR_INVALID, "history: part %d, revision %d is no new turn", a->row.part, a->row.rev);
     if (uuid_cmp(&a->row.turn, &a->head) <= 0)
         return tr_fail(err, TR_INVALID, "history: the new turn's id is not after the head's");
-    rc = op_make(h, OP_ACCEPT, begin_accept, on_accept, ctx, &a->row.chat, &op, err);
+    rc = op_make(h, OP_ACCEPT, cass_begin_accept, on_accept, ctx, &a->row.chat, &op, err);
     if (rc != TR_OK)
         return rc;
     op->cb.accept = done;
@@ -249,7 +249,7 @@ static enum tr_rc append(struct history *h, const struct turn_row *rows, size_t 
 
     if (rc != TR_OK)
         return rc;
-    rc = op_make(h, OP_APPEND, begin_append, on_append, ctx, &rows[0].chat, &op, err);
+    rc = op_make(h, OP_APPEND, cass_begin_append, on_append, ctx, &rows[0].chat, &op, err);
     if (rc != TR_OK)
         return rc;
     op->cb.append = done;
@@ -270,26 +270,26 @@ static enum tr_rc rows_start(struct history *h, op_step *begin, const struct uui
     op->in.read.turn = *turn;
     op->in.read.range = *range;
     op->in.read.since = since;
-    op_start(op, ret_op);
+    cass_op_start(op, ret_op);
     return TR_OK;
 }
 
 static enum tr_rc turn_get(struct history *h, const struct uuid *chat, const struct uuid *turn, history_rows_done *done,
                            void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
-    return rows_start(h, begin_turn_get, chat, turn, &(struct history_range){0}, 0, done, ctx, ret_op, err);
+    return rows_start(h, cass_begin_turn_get, chat, turn, &(struct history_range){0}, 0, done, ctx, ret_op, err);
 }
 
 static enum tr_rc turns(struct history *h, const struct uuid *chat, const struct history_range *range,
                         history_rows_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
-    return rows_start(h, begin_turns, chat, &uuid_nil, range, 0, done, ctx, ret_op, err);
+    return rows_start(h, cass_begin_turns, chat, &uuid_nil, range, 0, done, ctx, ret_op, err);
 }
 
 static enum tr_rc changed(struct history *h, const struct uuid *chat, uint64_t since, uint32_t limit,
                           history_rows_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
-    return rows_start(h, begin_changed, chat, &uuid_nil, &(struct history_range){.limit = limit}, since, done, ctx,
+    return rows_start(h, cass_begin_changed, chat, &uuid_nil, &(struct history_range){.limit = limit}, since, done, ctx,
                       ret_op, err);
 }
 
@@ -301,7 +301,7 @@ static enum tr_rc key_start(struct history *h, bool put, enum seal_owner owner, 
 
     if (strlen(id) > HISTORY_KEY_ID_MAX || wrapped.len > sizeof op->wrapped || (put && wrapped.len == 0))
         return tr_fail(err, TR_INVALID, "history: a key's owner or size");
-    rc = op_make(h, OP_KEY, put ? begin_key_put : begin_key_get, on_key, ctx, NULL, &op, err);
+    rc = op_make(h, OP_KEY, put ? cass_begin_key_put : cass_begin_key_get, on_key, ctx, NULL, &op, err);
     if (rc != TR_OK)
         return rc;
     op->cb.key = done;
@@ -310,7 +310,7 @@ static enum tr_rc key_start(struct history *h, bool put, enum seal_owner owner, 
     if (wrapped.len > 0)
         memcpy(op->wrapped, wrapped.data, wrapped.len);
     op->wrapped_len = wrapped.len;
-    op_start(op, ret_op);
+    cass_op_start(op, ret_op);
     return TR_OK;
 }
 
@@ -329,24 +329,24 @@ static enum tr_rc key_get(struct history *h, enum seal_owner owner, const char *
 static enum tr_rc init(struct history *h, service_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
     struct history_op *op = NULL;
-    const enum tr_rc rc = op_make(h, OP_ADMIN, begin_init, on_plain, ctx, NULL, &op, err);
+    const enum tr_rc rc = op_make(h, OP_ADMIN, cass_begin_init, on_plain, ctx, NULL, &op, err);
 
     if (rc != TR_OK)
         return rc;
     op->cb.plain = done;
-    op_start(op, ret_op);
+    cass_op_start(op, ret_op);
     return TR_OK;
 }
 
 static enum tr_rc check(struct history *h, service_checked *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
     struct history_op *op = NULL;
-    const enum tr_rc rc = op_make(h, OP_ADMIN, begin_check, on_checked, ctx, NULL, &op, err);
+    const enum tr_rc rc = op_make(h, OP_ADMIN, cass_begin_check, on_checked, ctx, NULL, &op, err);
 
     if (rc != TR_OK)
         return rc;
     op->cb.check = done;
-    op_start(op, ret_op);
+    cass_op_start(op, ret_op);
     return TR_OK;
 }
 
@@ -355,8 +355,8 @@ static void history_free(struct cassandra_history *h)
 {
     if (h == NULL)
         return;
-    ops_close(h);
-    slots_release(h);
+    cass_ops_close(h);
+    cass_slots_release(h);
     url_release(&h->url);
     free(h);
 }
@@ -386,7 +386,7 @@ static const struct history_ops cassandra_history_ops = {
 
 /* ---- opening ---- */
 
-void cassandra_statement(const char *text, const char *keyspace, char *out, size_t size)
+void cass_statement(const char *text, const char *keyspace, char *out, size_t size)
 {
     struct buf b = {0};
 
@@ -485,7 +485,7 @@ static enum tr_rc open_client(struct cassandra_history *h, bool local, struct tr
         hosts[i] = names[i];
     }
     for (size_t i = 0; i < ST_COUNT; i++) {
-        cassandra_statement(history_statements[i], h->url.path, texts[i], sizeof texts[i]);
+        cass_statement(cass_statements[i], h->url.path, texts[i], sizeof texts[i]);
         statements[i] = texts[i];
     }
     h->cql = cql_open(&config);
@@ -508,7 +508,7 @@ enum tr_rc cassandra_history_open(struct loop *loop, const char *url, struct his
     if (rc == TR_OK)
         rc = open_client(h, local, err);
     if (rc == TR_OK)
-        rc = ops_listen(h, err);
+        rc = cass_ops_listen(h, err);
     if (rc != TR_OK)
         goto out;
 

@@ -11,13 +11,13 @@ static void erase_next(struct history_op *op);
 
 static void erase_again(struct history_op *op)
 {
-    erase_turn(op);
+    cass_erase_turn(op);
 }
 
 static void on_erased(struct history_op *op, const struct cql_rows *rows)
 {
-    if (!was_applied(rows)) {
-        slot_load(op, erase_again); /* the month has turned, or the chat is deleted */
+    if (!cass_was_applied(rows)) {
+        cass_slot_load(op, erase_again); /* the month has turned, or the chat is deleted */
         return;
     }
     op->in.append.erase_at++;
@@ -30,18 +30,18 @@ static void erase_bucket(struct history_op *op, int32_t bucket, int32_t next)
     size_t n = 1;
 
     if (c == NULL) {
-        op_end(op, TR_NOMEM, "history: batch");
+        cass_op_end(op, TR_NOMEM, "history: batch");
         return;
     }
-    call_init(&c[0], ST_CLOSED);
+    cass_call_init(&c[0], ST_CLOSED);
     for (int i = 0; i < 2; i++) { /* set to it, and only if it is so */
         if (next != 0)
-            arg_i32(&c[0], next);
+            cass_arg_i32(&c[0], next);
         else
-            arg_none(&c[0], CQL_NULL);
+            cass_arg_none(&c[0], CQL_NULL);
         if (i == 0) {
-            arg_uuid(&c[0], &op->slot->chat);
-            arg_i32(&c[0], bucket);
+            cass_arg_uuid(&c[0], &op->slot->chat);
+            cass_arg_i32(&c[0], bucket);
         }
     }
     for (size_t i = 0; i < op->set.n; i++) {
@@ -49,15 +49,15 @@ static void erase_bucket(struct history_op *op, int32_t bucket, int32_t next)
 
         if (row->sealed_len == 0)
             continue;
-        call_init(&c[n], ST_ROW_ERASE);
-        arg_uuid(&c[n], &op->slot->chat);
-        arg_i32(&c[n], bucket);
-        arg_uuid(&c[n], &row->turn);
-        arg_i32(&c[n], row->part);
-        arg_i32(&c[n], row->rev);
+        cass_call_init(&c[n], ST_ROW_ERASE);
+        cass_arg_uuid(&c[n], &op->slot->chat);
+        cass_arg_i32(&c[n], bucket);
+        cass_arg_uuid(&c[n], &row->turn);
+        cass_arg_i32(&c[n], row->part);
+        cass_arg_i32(&c[n], row->rev);
         n++;
     }
-    op_send(op, c, n, true, on_erased);
+    cass_op_send(op, c, n, true, on_erased);
     free(c);
 }
 
@@ -70,14 +70,14 @@ static void erase_next(struct history_op *op)
     for (size_t i = 0; i < op->set.n; i++)
         words = words || op->set.rows[i].sealed_len > 0;
     if (!words || at >= slot->buckets_n || slot->buckets[at] > slot->current)
-        op_end(op, TR_OK, NULL);
+        cass_op_end(op, TR_OK, NULL);
     else
         erase_bucket(op, slot->buckets[at], slot->buckets[at] < slot->current ? slot->buckets[at + 1] : 0);
 }
 
 static void erase_judge(struct history_op *op)
 {
-    const int32_t month = history_bucket(&op->rows[0].turn);
+    const int32_t month = cass_bucket(&op->rows[0].turn);
     size_t at = 0;
 
     while (at < op->slot->buckets_n && op->slot->buckets[at] < month)
@@ -86,8 +86,8 @@ static void erase_judge(struct history_op *op)
     erase_next(op);
 }
 
-void erase_turn(struct history_op *op)
+void cass_erase_turn(struct history_op *op)
 {
     op->wrote = true;
-    read_turn(op, &op->rows[0].turn, erase_judge);
+    cass_read_turn(op, &op->rows[0].turn, erase_judge);
 }

@@ -26,7 +26,7 @@
 #define HISTORY_BUCKETS_MAX 1200          /* a century of months */
 #define SCHEMA_VERSION 1
 
-/* Indexes of history_statements[]. */
+/* Indexes of cass_statements[]. */
 enum history_stmt {
     ST_CHAT,
     ST_CHAT_INSERT,
@@ -71,46 +71,46 @@ enum history_stmt {
     ST_SERVER,
     ST_COUNT
 };
-extern const char *const history_statements[ST_COUNT]; /* "@" stands for "<keyspace>." */
-extern const char *const history_ddl[];                /* the same; ended by NULL */
+extern const char *const cass_statements[ST_COUNT]; /* "@" stands for "<keyspace>." */
+extern const char *const cass_ddl[];                /* the same; ended by NULL */
 
 /* A statement with the keyspace in it. */
-void cassandra_statement(const char *text, const char *keyspace, char *out, size_t size);
+void cass_statement(const char *text, const char *keyspace, char *out, size_t size);
 
 /* ---- values and rows: history_rows.c ---- */
 
 #define CALL_ARGS_MAX 26
-/* One statement with its values.  What arg_bytes() and arg_uuid() point to is borrowed until op_send(). */
+/* One statement with its values.  What cass_arg_bytes() and cass_arg_uuid() point to is borrowed until cass_op_send(). */
 struct call {
     enum history_stmt st;
     uint32_t n;
     struct cql_value v[CALL_ARGS_MAX];
     uint8_t room[CALL_ARGS_MAX][8]; /* numbers, in wire form */
 };
-void call_init(struct call *c, enum history_stmt st);
-void arg_uuid(struct call *c, const struct uuid *id);
-void arg_i32(struct call *c, int32_t v);
-void arg_u64(struct call *c, uint64_t v);
-void arg_bytes(struct call *c, const void *data, size_t len);
-void arg_text(struct call *c, const char *text); /* "" too */
-void arg_none(struct call *c, int32_t kind);     /* CQL_NULL, CQL_UNSET */
+void cass_call_init(struct call *c, enum history_stmt st);
+void cass_arg_uuid(struct call *c, const struct uuid *id);
+void cass_arg_i32(struct call *c, int32_t v);
+void cass_arg_u64(struct call *c, uint64_t v);
+void cass_arg_bytes(struct call *c, const void *data, size_t len);
+void cass_arg_text(struct call *c, const char *text); /* "" too */
+void cass_arg_none(struct call *c, int32_t kind);     /* CQL_NULL, CQL_UNSET */
 
 /* A list or set of numbers or ids in wire form. */
-void wire_list_i32(struct buf *b, const int32_t *values, size_t n);
-void wire_list_uuid(struct buf *b, const struct uuid *values, size_t n);
+void cass_wire_list_i32(struct buf *b, const int32_t *values, size_t n);
+void cass_wire_list_uuid(struct buf *b, const struct uuid *values, size_t n);
 
 /* A named column of a row, or the zero value where it is null or not there. */
-struct cql_value cell_named(const struct cql_rows *rows, size_t row, const char *name);
-struct uuid cell_uuid(struct cql_value v);
-int32_t cell_i32(struct cql_value v);
-uint64_t cell_u64(struct cql_value v);
-void cell_text(struct cql_value v, char *out, size_t size);
-static inline bool cell_is_set(struct cql_value v)
+struct cql_value cass_cell_named(const struct cql_rows *rows, size_t row, const char *name);
+struct uuid cass_cell_uuid(struct cql_value v);
+int32_t cass_cell_i32(struct cql_value v);
+uint64_t cass_cell_u64(struct cql_value v);
+void cass_cell_text(struct cql_value v, char *out, size_t size);
+static inline bool cass_cell_is_set(struct cql_value v)
 {
     return v.len >= 0;
 }
 /* [applied] of a conditional write. */
-bool was_applied(const struct cql_rows *rows);
+bool cass_was_applied(const struct cql_rows *rows);
 
 /* What a partition says of itself (its static columns). */
 struct history_state {
@@ -122,30 +122,31 @@ struct history_state {
     int32_t next;  /* the bucket after it; 0: it is the current one */
 };
 /* False: the row has no such columns (nothing of the partition is there). */
-bool read_state(const struct cql_rows *rows, size_t row, struct history_state *ret_state);
+bool cass_read_state(const struct cql_rows *rows, size_t row, struct history_state *ret_state);
 
-/* Rows that were read: sealed texts lie in `bytes`, and row_set_settle() makes the rows point there. */
+/* Rows that were read: sealed texts lie in `bytes`, and cass_row_set_settle() makes the rows point there. */
 struct row_set {
-    struct turn_row *rows; /* `sealed` is an offset into `bytes` until row_set_settle() */
+    struct turn_row *rows; /* `sealed` is an offset into `bytes` until cass_row_set_settle() */
     size_t n, cap;
     struct buf bytes;
 };
-void row_set_release(struct row_set *set);
+void cass_row_set_release(struct row_set *set);
 /* Append the turn rows of an answer that changed no later than `change`; claims are left out.  TR_OK or TR_NOMEM. */
-enum tr_rc row_set_read(struct row_set *set, const struct uuid *chat, const struct cql_rows *rows, uint64_t change,
-                        struct tr_err *err) TR_MUST_CHECK;
-void row_set_sort(struct row_set *set);   /* by turn, part and rev */
-void row_set_settle(struct row_set *set); /* the same, and point the rows to their texts: no row can be added then */
+enum tr_rc cass_row_set_read(struct row_set *set, const struct uuid *chat, const struct cql_rows *rows, uint64_t change,
+                             struct tr_err *err) TR_MUST_CHECK;
+void cass_row_set_sort(struct row_set *set); /* by turn, part and rev */
+void cass_row_set_settle(
+    struct row_set *set); /* the same, and point the rows to their texts: no row can be added then */
 /* The values of ST_ROW and ST_ROW_NEW. */
-void call_row(struct call *c, enum history_stmt st, const struct turn_row *row, int32_t bucket, uint64_t change);
+void cass_call_row(struct call *c, enum history_stmt st, const struct turn_row *row, int32_t bucket, uint64_t change);
 /* A client id's key in a partition: an id that no turn has, before all turns; `ret_key`'s version is 0. */
-struct uuid claim_key(const uint8_t client_hash[16]);
+struct uuid cass_claim_key(const uint8_t client_hash[16]);
 #define PART_CLAIM (-100)
 
 /* The month of an id's time, as 202611. */
-int32_t history_bucket(const struct uuid *id);
+int32_t cass_bucket(const struct uuid *id);
 /* The first id that month could have; after it come the turns of that month and later ones. */
-extern const struct uuid turn_first, turn_last;
+extern const struct uuid cass_turn_first, cass_turn_last;
 
 /* ---- chats: history_slot.c ---- */
 
@@ -174,24 +175,24 @@ struct cassandra_history;
 struct history_op;
 
 /* The chat's slot, with a reference for the operation.  NULL: no memory. */
-struct chat_slot *slot_get(struct cassandra_history *h, const struct uuid *chat);
-void slot_put(struct cassandra_history *h, struct chat_slot *slot);
-void slots_release(struct cassandra_history *h);
-bool slot_has_bucket(struct chat_slot *slot, int32_t bucket); /* adds it; false: no memory */
-void slot_forget(struct chat_slot *slot);                     /* all that is known, not the lane */
-void slot_saw_turn(struct chat_slot *slot, const struct uuid *turn);
-bool slot_knows_turn(const struct chat_slot *slot, const struct uuid *turn);
+struct chat_slot *cass_slot_get(struct cassandra_history *h, const struct uuid *chat);
+void cass_slot_put(struct cassandra_history *h, struct chat_slot *slot);
+void cass_slots_release(struct cassandra_history *h);
+bool cass_slot_has_bucket(struct chat_slot *slot, int32_t bucket); /* adds it; false: no memory */
+void cass_slot_forget(struct chat_slot *slot);                     /* all that is known, not the lane */
+void cass_slot_saw_turn(struct chat_slot *slot, const struct uuid *turn);
+bool cass_slot_knows_turn(const struct chat_slot *slot, const struct uuid *turn);
 /* A state of bucket `current` that came with an answer: keep it as the guess if it is not older. */
-void slot_saw_state(struct chat_slot *slot, const struct history_state *state);
+void cass_slot_saw_state(struct chat_slot *slot, const struct history_state *state);
 
 typedef void op_step(struct history_op *op);
 /* Bring the slot's state up to date (what it says then was so after this call), then step. */
-void slot_load(struct history_op *op, op_step *then);
+void cass_slot_load(struct history_op *op, op_step *then);
 /* The same where the slot knows nothing yet; else step with what it knows. */
-void slot_need(struct history_op *op, op_step *then);
+void cass_slot_need(struct history_op *op, op_step *then);
 /* Wait for the chat's lane: one writer of this process at a time. */
-void lane_enter(struct history_op *op, op_step *then);
-void lane_leave(struct history_op *op);
+void cass_lane_enter(struct history_op *op, op_step *then);
+void cass_lane_leave(struct history_op *op);
 
 /* ---- operations: history_op.c ---- */
 
@@ -231,7 +232,7 @@ struct history_op {
     struct history_op *lane_next;
     op_step *lane_then;
     bool in_lane, waiting;
-    int32_t reading, stop_at; /* slot_load(): the bucket whose state is read, the one not to read again */
+    int32_t reading, stop_at; /* cass_slot_load(): the bucket whose state is read, the one not to read again */
 
     union {
         struct {
@@ -283,14 +284,14 @@ struct history_op {
     int32_t month;
     op_step *month_then;
 
-    /* read_turn() */
+    /* cass_read_turn() */
     struct uuid turn;
     op_step *turn_then;
     size_t turn_from, turn_end; /* the buckets that are read: from the turn's month to … */
     int32_t turn_at;            /* … the current one as it was when it began */
     bool turn_settled;          /* that one's rows came, and it was current still */
 
-    int32_t page_size;    /* of the next op_send(); 0: the client's */
+    int32_t page_size;    /* of the next cass_op_send(); 0: the client's */
     struct buf paging;    /* of the next page; empty: the first */
     struct buf list, ids; /* lists in wire form */
 
@@ -329,49 +330,49 @@ struct cassandra_history {
 };
 
 /* A new operation that will begin() on the loop; a part of another one has a parent.  TR_NOMEM, TR_BUSY, TR_CANCELLED. */
-enum tr_rc op_new(struct cassandra_history *h, op_step *begin,
-                  void (*deliver)(struct history_op *op, enum tr_rc rc, const struct tr_err *err), void *ctx,
-                  struct history_op **ret_op, struct tr_err *err) TR_MUST_CHECK;
-void op_start(struct history_op *op, struct tr_op **ret_op);
-void op_free(struct history_op *op); /* one that was not started */
+enum tr_rc cass_op_new(struct cassandra_history *h, op_step *begin,
+                       void (*deliver)(struct history_op *op, enum tr_rc rc, const struct tr_err *err), void *ctx,
+                       struct history_op **ret_op, struct tr_err *err) TR_MUST_CHECK;
+void cass_op_start(struct history_op *op, struct tr_op **ret_op);
+void cass_op_free(struct history_op *op); /* one that was not started */
 /* End it: calls back, and frees it once nothing of it is to come. */
-void op_end(struct history_op *op, enum tr_rc rc, const char *fmt, ...) TR_PRINTF(3, 4);
+void cass_op_end(struct history_op *op, enum tr_rc rc, const char *fmt, ...) TR_PRINTF(3, 4);
 /*
  * Send one statement, or several as one batch; the answer goes to on_answer, unless the operation has ended by then.  One
  * that failed ends the operation.  `op` may have ended when this returns only if it had before.
  */
-void op_send(struct history_op *op, const struct call *calls, size_t n, bool write, op_answer *on_answer);
+void cass_op_send(struct history_op *op, const struct call *calls, size_t n, bool write, op_answer *on_answer);
 /* The same with pages: the answer's next page, where cql_paging() says that there is one. */
-bool op_next_page(struct history_op *op, const struct cql_rows *rows);
+bool cass_op_next_page(struct history_op *op, const struct cql_rows *rows);
 /* An unprepared one. */
-void op_send_text(struct history_op *op, const char *text, bool write, op_answer *on_answer);
+void cass_op_send_text(struct history_op *op, const char *text, bool write, op_answer *on_answer);
 /* It has ended: free it if nothing of it is to come. */
-void op_drop(struct history_op *op);
+void cass_op_drop(struct history_op *op);
 /* Listen to the client and watch the deadlines. */
-enum tr_rc ops_listen(struct cassandra_history *h, struct tr_err *err) TR_MUST_CHECK;
-void ops_close(struct cassandra_history *h); /* ends all, and the client */
+enum tr_rc cass_ops_listen(struct cassandra_history *h, struct tr_err *err) TR_MUST_CHECK;
+void cass_ops_close(struct cassandra_history *h); /* ends all, and the client */
 
 /* ---- what operations begin with ---- */
-void begin_chat_create(struct history_op *op);
-void begin_chat_get(struct history_op *op);
-void begin_chats_of_user(struct history_op *op);
-void begin_chat_delete(struct history_op *op);
-void begin_accept(struct history_op *op);
-void begin_append(struct history_op *op);
-void begin_turn_get(struct history_op *op);
-void begin_turns(struct history_op *op);
-void begin_changed(struct history_op *op);
-void begin_key_put(struct history_op *op);
-void begin_key_get(struct history_op *op);
-void begin_init(struct history_op *op);
-void begin_check(struct history_op *op);
+void cass_begin_chat_create(struct history_op *op);
+void cass_begin_chat_get(struct history_op *op);
+void cass_begin_chats_of_user(struct history_op *op);
+void cass_begin_chat_delete(struct history_op *op);
+void cass_begin_accept(struct history_op *op);
+void cass_begin_append(struct history_op *op);
+void cass_begin_turn_get(struct history_op *op);
+void cass_begin_turns(struct history_op *op);
+void cass_begin_changed(struct history_op *op);
+void cass_begin_key_put(struct history_op *op);
+void cass_begin_key_get(struct history_op *op);
+void cass_begin_init(struct history_op *op);
+void cass_begin_check(struct history_op *op);
 
 /* history_month.c: make `op->month` the chat's current bucket (or find a later one), then step. */
-void month_enter(struct history_op *op, int32_t month, op_step *then);
+void cass_month_enter(struct history_op *op, int32_t month, op_step *then);
 /* history_erase.c: the texts of all rows of op->rows[0]'s turn, in all buckets; then the operation ends well. */
-void erase_turn(struct history_op *op);
+void cass_erase_turn(struct history_op *op);
 /* history_read.c: all rows of a turn, from its month to the current bucket, into op->set; then step. */
-void read_turn(struct history_op *op, const struct uuid *turn, op_step *then);
-void chat_of_slot(const struct chat_slot *slot, struct history_chat *ret_chat);
+void cass_read_turn(struct history_op *op, const struct uuid *turn, op_step *then);
+void cass_chat_of_slot(const struct chat_slot *slot, struct history_chat *ret_chat);
 
 #endif

@@ -19,11 +19,11 @@ static void list_merge(struct history_op *op)
     if (limit != 0 && op->chats_n > limit) {
         op->more = true;
         op->chats_n = limit;
-        op_end(op, TR_OK, NULL);
+        cass_op_end(op, TR_OK, NULL);
     } else if (op->paging.len > 0) {
         list_page(op);
     } else {
-        op_end(op, TR_OK, NULL);
+        cass_op_end(op, TR_OK, NULL);
     }
 }
 
@@ -34,14 +34,14 @@ static void on_part(struct history_op *part, enum tr_rc rc, const struct tr_err 
     op->holds--;
     op->parts--;
     if (op->answered) {
-        op_drop(op);
+        cass_op_drop(op);
         return;
     }
     if (rc == TR_OK) {
         op->chats[op->list_at + part->part] = part->chat;
         op->chats_ok[part->part] = true;
     } else if (rc != TR_NOT_FOUND) { /* not there: deleted, and not taken off the list yet */
-        op_end(op, rc, "%s", err->msg);
+        cass_op_end(op, rc, "%s", err->msg);
         return;
     }
     if (op->parts == 0)
@@ -53,16 +53,16 @@ static void look_up(struct history_op *op, const struct uuid *chat, size_t i)
     struct cassandra_history *h = op->owner;
     struct history_op *part = NULL;
     struct tr_err err = {0};
-    const enum tr_rc rc = op_new(h, begin_chat_get, on_part, NULL, &part, &err);
+    const enum tr_rc rc = cass_op_new(h, cass_begin_chat_get, on_part, NULL, &part, &err);
 
     if (rc != TR_OK) {
-        op_end(op, rc, "%s", err.msg);
+        cass_op_end(op, rc, "%s", err.msg);
         return;
     }
-    part->slot = slot_get(h, chat);
+    part->slot = cass_slot_get(h, chat);
     if (part->slot == NULL) {
-        op_free(part);
-        op_end(op, TR_NOMEM, "history: chats");
+        cass_op_free(part);
+        cass_op_end(op, TR_NOMEM, "history: chats");
         return;
     }
     part->parent = op;
@@ -70,7 +70,7 @@ static void look_up(struct history_op *op, const struct uuid *chat, size_t i)
     part->deadline_ms = op->deadline_ms;
     op->holds++;
     op->parts++;
-    op_start(part, NULL);
+    cass_op_start(part, NULL);
 }
 
 static void on_list(struct history_op *op, const struct cql_rows *rows)
@@ -79,7 +79,7 @@ static void on_list(struct history_op *op, const struct cql_rows *rows)
     struct history_chat *chats;
     bool *ok;
 
-    op_next_page(op, rows);
+    cass_op_next_page(op, rows);
     if (n == 0) {
         list_merge(op);
         return;
@@ -90,7 +90,7 @@ static void on_list(struct history_op *op, const struct cql_rows *rows)
     ok = calloc(n, sizeof *ok);
     if (chats == NULL || ok == NULL) {
         free(ok);
-        op_end(op, TR_NOMEM, "history: chats");
+        cass_op_end(op, TR_NOMEM, "history: chats");
         return;
     }
     free(op->chats_ok);
@@ -99,12 +99,12 @@ static void on_list(struct history_op *op, const struct cql_rows *rows)
     op->looking = n;
     op->holds++; /* it may end in here */
     for (size_t i = 0; i < n && !op->answered; i++) {
-        const struct uuid chat = cell_uuid(cell_named(rows, i, "chat"));
+        const struct uuid chat = cass_cell_uuid(cass_cell_named(rows, i, "chat"));
 
         look_up(op, &chat, i);
     }
     op->holds--;
-    op_drop(op);
+    cass_op_drop(op);
 }
 
 static void list_page(struct history_op *op)
@@ -113,14 +113,14 @@ static void list_page(struct history_op *op)
     const struct uuid *before = &op->in.read.range.before;
     struct call c;
 
-    call_init(&c, ST_BY_USER);
-    arg_uuid(&c, &op->in.read.chat);
-    arg_uuid(&c, uuid_is_nil(before) ? &turn_last : before);
+    cass_call_init(&c, ST_BY_USER);
+    cass_arg_uuid(&c, &op->in.read.chat);
+    cass_arg_uuid(&c, uuid_is_nil(before) ? &cass_turn_last : before);
     op->page_size = limit == 0 || limit >= PAGE ? PAGE : (int32_t)limit + 1;
-    op_send(op, &c, 1, false, on_list);
+    cass_op_send(op, &c, 1, false, on_list);
 }
 
-void begin_chats_of_user(struct history_op *op)
+void cass_begin_chats_of_user(struct history_op *op)
 {
     list_page(op);
 }

@@ -12,14 +12,14 @@ static void look(struct history_op *op);
 
 static void reload(struct history_op *op)
 {
-    slot_load(op, look);
+    cass_slot_load(op, look);
 }
 
 static void on_opened(struct history_op *op, const struct cql_rows *rows)
 {
     struct chat_slot *slot = op->slot;
 
-    if (!was_applied(rows)) {
+    if (!cass_was_applied(rows)) {
         reload(op); /* somebody else opened it, or the chat is deleted */
         return;
     }
@@ -38,24 +38,24 @@ static void on_listed(struct history_op *op, const struct cql_rows *rows)
     struct chat_slot *slot = op->slot;
     struct call c;
 
-    if (!was_applied(rows)) {
-        slot_forget(slot);
-        op_end(op, TR_NOT_FOUND, "history: this chat is deleted");
+    if (!cass_was_applied(rows)) {
+        cass_slot_forget(slot);
+        cass_op_end(op, TR_NOT_FOUND, "history: this chat is deleted");
         return;
     }
     if (slot->current != op->reading || slot->state.next == 0) {
         look(op); /* a read of ours has seen more meanwhile */
         return;
     }
-    call_init(&c, ST_OPEN);
-    arg_uuid(&c, &slot->state.head);
-    arg_u64(&c, slot->state.index);
-    arg_u64(&c, slot->state.change);
-    arg_u64(&c, slot->state.updated_ms);
-    arg_u64(&c, slot->state.change);
-    arg_uuid(&c, &slot->chat);
-    arg_i32(&c, slot->state.next);
-    op_send(op, &c, 1, true, on_opened);
+    cass_call_init(&c, ST_OPEN);
+    cass_arg_uuid(&c, &slot->state.head);
+    cass_arg_u64(&c, slot->state.index);
+    cass_arg_u64(&c, slot->state.change);
+    cass_arg_u64(&c, slot->state.updated_ms);
+    cass_arg_u64(&c, slot->state.change);
+    cass_arg_uuid(&c, &slot->chat);
+    cass_arg_i32(&c, slot->state.next);
+    cass_op_send(op, &c, 1, true, on_opened);
 }
 
 static void list_next(struct history_op *op)
@@ -63,23 +63,23 @@ static void list_next(struct history_op *op)
     struct chat_slot *slot = op->slot;
     struct call c;
 
-    if (!slot_has_bucket(slot, slot->state.next)) {
-        op_end(op, TR_NOMEM, "history: buckets");
+    if (!cass_slot_has_bucket(slot, slot->state.next)) {
+        cass_op_end(op, TR_NOMEM, "history: buckets");
         return;
     }
     op->reading = slot->current;
-    wire_list_i32(&op->list, &slot->state.next, 1);
-    call_init(&c, ST_CHAT_BUCKET);
-    arg_bytes(&c, op->list.data, op->list.len);
-    arg_uuid(&c, &slot->chat);
-    op_send(op, &c, 1, true, on_listed);
+    cass_wire_list_i32(&op->list, &slot->state.next, 1);
+    cass_call_init(&c, ST_CHAT_BUCKET);
+    cass_arg_bytes(&c, op->list.data, op->list.len);
+    cass_arg_uuid(&c, &slot->chat);
+    cass_op_send(op, &c, 1, true, on_listed);
 }
 
 static void on_closed(struct history_op *op, const struct cql_rows *rows)
 {
-    if (was_applied(rows) && op->slot->current == op->reading)
+    if (cass_was_applied(rows) && op->slot->current == op->reading)
         op->slot->state.next = op->month;
-    else if (!was_applied(rows)) {
+    else if (!cass_was_applied(rows)) {
         reload(op); /* written to meanwhile, closed by somebody else, or deleted */
         return;
     }
@@ -100,16 +100,16 @@ static void look(struct history_op *op)
         return;
     }
     op->reading = slot->current;
-    call_init(&c, ST_CLOSE);
-    arg_i32(&c, op->month);
-    arg_uuid(&c, &slot->chat);
-    arg_i32(&c, slot->current);
-    arg_uuid(&c, &slot->state.head);
-    arg_u64(&c, slot->state.change);
-    op_send(op, &c, 1, true, on_closed);
+    cass_call_init(&c, ST_CLOSE);
+    cass_arg_i32(&c, op->month);
+    cass_arg_uuid(&c, &slot->chat);
+    cass_arg_i32(&c, slot->current);
+    cass_arg_uuid(&c, &slot->state.head);
+    cass_arg_u64(&c, slot->state.change);
+    cass_op_send(op, &c, 1, true, on_closed);
 }
 
-void month_enter(struct history_op *op, int32_t month, op_step *then)
+void cass_month_enter(struct history_op *op, int32_t month, op_step *then)
 {
     op->month = month;
     op->month_then = then;

@@ -1,7 +1,7 @@
 /*
  * history_op - an operation's life.
  *
- *   started -> begin() on the loop -> op_send() -> an answer -> its step -> … -> op_end(), once, from whichever comes first:
+ *   started -> begin() on the loop -> cass_op_send() -> an answer -> its step -> … -> cass_op_end(), once, from whichever comes first:
  *   the last step, an answer that failed, the deadline, tr_op_cancel(), close.
  * What was sent comes back in any case (or is dropped by closing the client): an operation that ended before is freed then.
  */
@@ -24,7 +24,7 @@ struct history_poll {
     uv_poll_t uv; /* first */
 };
 
-void op_free(struct history_op *op)
+void cass_op_free(struct history_op *op)
 {
     free(op->rows);
     free(op->chats);
@@ -34,11 +34,11 @@ void op_free(struct history_op *op)
     buf_release(&op->paging);
     buf_release(&op->list);
     buf_release(&op->ids);
-    row_set_release(&op->set);
+    cass_row_set_release(&op->set);
     free(op);
 }
 
-void op_drop(struct history_op *op)
+void cass_op_drop(struct history_op *op)
 {
     if (!op->answered || op->holds > 0)
         return;
@@ -49,7 +49,7 @@ void op_drop(struct history_op *op)
     if (op->next != NULL)
         op->next->prev = op->prev;
     op->owner->ops_n--;
-    op_free(op);
+    cass_op_free(op);
 }
 
 static void end_with(struct history_op *op, enum tr_rc rc, const struct tr_err *err)
@@ -58,17 +58,17 @@ static void end_with(struct history_op *op, enum tr_rc rc, const struct tr_err *
         return;
     op->answered = true;
     if (op->slot != NULL) {
-        lane_leave(op);
-        slot_put(op->owner, op->slot);
+        cass_lane_leave(op);
+        cass_slot_put(op->owner, op->slot);
         op->slot = NULL;
     }
     op->holds++; /* while it is called back */
     op->deliver(op, rc, err);
     op->holds--;
-    op_drop(op);
+    cass_op_drop(op);
 }
 
-void op_end(struct history_op *op, enum tr_rc rc, const char *fmt, ...)
+void cass_op_end(struct history_op *op, enum tr_rc rc, const char *fmt, ...)
 {
     struct tr_err err = {.rc = rc};
 
@@ -94,9 +94,10 @@ static void op_refused(struct history_op *op, int status, const char *text)
     if (status == CQL_UNCERTAIN || op->wrote)
         rc = TR_UNCERTAIN;
     if (status == CQL_NO_SCHEMA)
-        op_end(op, rc, "cassandra at %s: the schema is missing: run `troupe init`: %.100s", op->owner->hosts, text);
+        cass_op_end(op, rc, "cassandra at %s: the schema is missing: run `troupe init`: %.100s", op->owner->hosts,
+                    text);
     else
-        op_end(op, rc, "cassandra at %s: %.150s", op->owner->hosts, text);
+        cass_op_end(op, rc, "cassandra at %s: %.150s", op->owner->hosts, text);
 }
 
 static void on_begin(struct loop_call *call)
@@ -107,7 +108,7 @@ static void on_begin(struct loop_call *call)
     if (!op->answered && !op->cancelled)
         op->begin(op);
     else
-        op_drop(op);
+        cass_op_drop(op);
 }
 
 static void on_cancelled(struct loop_call *call)
@@ -116,9 +117,9 @@ static void on_cancelled(struct loop_call *call)
 
     op->holds--;
     if (op->answered)
-        op_drop(op);
+        cass_op_drop(op);
     else
-        op_end(op, TR_CANCELLED, "history: cancelled");
+        cass_op_end(op, TR_CANCELLED, "history: cancelled");
 }
 
 static void op_cancel(struct tr_op *base)
@@ -132,9 +133,9 @@ static void op_cancel(struct tr_op *base)
     loop_defer(op->owner->loop, &op->cancel_call);
 }
 
-enum tr_rc op_new(struct cassandra_history *h, op_step *begin,
-                  void (*deliver)(struct history_op *op, enum tr_rc rc, const struct tr_err *err), void *ctx,
-                  struct history_op **ret_op, struct tr_err *err)
+enum tr_rc cass_op_new(struct cassandra_history *h, op_step *begin,
+                       void (*deliver)(struct history_op *op, enum tr_rc rc, const struct tr_err *err), void *ctx,
+                       struct history_op **ret_op, struct tr_err *err)
 {
     struct history_op *op;
 
@@ -157,7 +158,7 @@ enum tr_rc op_new(struct cassandra_history *h, op_step *begin,
     return TR_OK;
 }
 
-void op_start(struct history_op *op, struct tr_op **ret_op)
+void cass_op_start(struct history_op *op, struct tr_op **ret_op)
 {
     struct cassandra_history *h = op->owner;
 
@@ -192,13 +193,13 @@ static void execute(struct history_op *op, struct cql_request *r, op_answer *on_
     cql_execute(op->owner->cql, r, op);
 }
 
-void op_send(struct history_op *op, const struct call *calls, size_t n, bool write, op_answer *on_answer)
+void cass_op_send(struct history_op *op, const struct call *calls, size_t n, bool write, op_answer *on_answer)
 {
     struct cql_call one[8], *all = n <= 8 ? one : malloc(n * sizeof *all);
     struct cql_request r = {.calls = all, .calls_n = n, .write = write};
 
     if (all == NULL) {
-        op_end(op, TR_NOMEM, "history: batch");
+        cass_op_end(op, TR_NOMEM, "history: batch");
         return;
     }
     for (size_t i = 0; i < n; i++)
@@ -213,14 +214,14 @@ void op_send(struct history_op *op, const struct call *calls, size_t n, bool wri
         free(all);
 }
 
-void op_send_text(struct history_op *op, const char *text, bool write, op_answer *on_answer)
+void cass_op_send_text(struct history_op *op, const char *text, bool write, op_answer *on_answer)
 {
     struct cql_request r = {.text = text, .write = write};
 
     execute(op, &r, on_answer);
 }
 
-bool op_next_page(struct history_op *op, const struct cql_rows *rows)
+bool cass_op_next_page(struct history_op *op, const struct cql_rows *rows)
 {
     size_t len = 0;
     const uint8_t *paging = cql_paging(rows, &len);
@@ -241,7 +242,7 @@ static void on_done(struct cql_done *done)
     op->holds--;
     op->write_flying = false;
     if (op->answered)
-        op_drop(op);
+        cass_op_drop(op);
     else if (done->status != CQL_OK)
         op_refused(op, done->status, done->error != NULL ? done->error : "");
     else
@@ -278,11 +279,11 @@ static void ops_sweep(void *ctx)
             continue;
         }
         op->holds++; /* so that `next` is read from a living one, whatever the callback starts or cancels */
-        op_end(op, op->write_flying || op->wrote ? TR_UNCERTAIN : TR_TRANSIENT,
-               "cassandra at %s: no answer within %llu ms", h->hosts, (unsigned long long)h->timeout_ms);
+        cass_op_end(op, op->write_flying || op->wrote ? TR_UNCERTAIN : TR_TRANSIENT,
+                    "cassandra at %s: no answer within %llu ms", h->hosts, (unsigned long long)h->timeout_ms);
         op->holds--;
         next = op->next;
-        op_drop(op);
+        cass_op_drop(op);
         op = next;
     }
 }
@@ -299,7 +300,7 @@ static void on_poll_closed(uv_handle_t *handle)
     free(handle);
 }
 
-enum tr_rc ops_listen(struct cassandra_history *h, struct tr_err *err)
+enum tr_rc cass_ops_listen(struct cassandra_history *h, struct tr_err *err)
 {
     h->poll = calloc(1, sizeof *h->poll);
     if (h->poll == NULL)
@@ -314,7 +315,7 @@ enum tr_rc ops_listen(struct cassandra_history *h, struct tr_err *err)
     return timer_start(h->loop, 50, 50, ops_sweep, h, &h->timer);
 }
 
-void ops_close(struct cassandra_history *h)
+void cass_ops_close(struct cassandra_history *h)
 {
     h->closing = true;
     for (struct history_op *op = h->ops; op != NULL; op = op->next) {
@@ -322,7 +323,7 @@ void ops_close(struct cassandra_history *h)
         op->holds++;
     }
     for (struct history_op *op = h->ops; op != NULL; op = op->next)
-        op_end(op, TR_CANCELLED, "history: closing");
+        cass_op_end(op, TR_CANCELLED, "history: closing");
     timer_stop(h->timer);
     if (h->poll != NULL) {
         uv_poll_stop(&h->poll->uv);
@@ -333,7 +334,7 @@ void ops_close(struct cassandra_history *h)
         loop_drain(h->loop); /* calls that were under way */
     while (h->ops != NULL) {
         h->ops->holds = 0;
-        op_drop(h->ops);
+        cass_op_drop(h->ops);
     }
     assert(h->ops_n == 0);
 }

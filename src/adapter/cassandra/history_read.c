@@ -11,7 +11,7 @@
 
 #define TURN_CHUNK 50 /* turns in one IN */
 
-void chat_of_slot(const struct chat_slot *slot, struct history_chat *ret_chat)
+void cass_chat_of_slot(const struct chat_slot *slot, struct history_chat *ret_chat)
 {
     *ret_chat = (struct history_chat){
         .chat = slot->chat,
@@ -27,13 +27,13 @@ void chat_of_slot(const struct chat_slot *slot, struct history_chat *ret_chat)
 
 static void chat_loaded(struct history_op *op)
 {
-    chat_of_slot(op->slot, &op->chat);
-    op_end(op, TR_OK, NULL);
+    cass_chat_of_slot(op->slot, &op->chat);
+    cass_op_end(op, TR_OK, NULL);
 }
 
-void begin_chat_get(struct history_op *op)
+void cass_begin_chat_get(struct history_op *op)
 {
-    slot_load(op, chat_loaded);
+    cass_slot_load(op, chat_loaded);
 }
 
 /* ---- one turn ---- */
@@ -43,11 +43,11 @@ static void read_turn_page(struct history_op *op);
 static void read_turn_again(struct history_op *op)
 {
     if (op->slot->current != op->turn_at) { /* the month has turned: once more, with the new one */
-        row_set_release(&op->set);
-        read_turn(op, &op->turn, op->turn_then);
+        cass_row_set_release(&op->set);
+        cass_read_turn(op, &op->turn, op->turn_then);
         return;
     }
-    row_set_settle(&op->set);
+    cass_row_set_settle(&op->set);
     op->turn_then(op);
 }
 
@@ -56,26 +56,26 @@ static void on_turn_page(struct history_op *op, const struct cql_rows *rows)
     struct chat_slot *slot = op->slot;
     struct tr_err err = {0};
 
-    if (row_set_read(&op->set, &slot->chat, rows, UINT64_MAX, &err) != TR_OK) {
-        op_end(op, TR_NOMEM, "%s", err.msg);
+    if (cass_row_set_read(&op->set, &slot->chat, rows, UINT64_MAX, &err) != TR_OK) {
+        cass_op_end(op, TR_NOMEM, "%s", err.msg);
         return;
     }
     for (size_t i = 0; i < cql_rows(rows) && !op->turn_settled; i++) {
         struct history_state state;
 
-        if (cell_i32(cell_named(rows, i, "bucket")) != op->turn_at || !read_state(rows, i, &state))
+        if (cass_cell_i32(cass_cell_named(rows, i, "bucket")) != op->turn_at || !cass_read_state(rows, i, &state))
             continue;
         if (slot->current == op->turn_at)
-            slot_saw_state(slot, &state);
+            cass_slot_saw_state(slot, &state);
         op->turn_settled = state.next == 0 && !state.deleted;
     }
-    if (op_next_page(op, rows)) {
+    if (cass_op_next_page(op, rows)) {
         read_turn_page(op);
     } else if (op->turn_settled) {
-        row_set_settle(&op->set);
+        cass_row_set_settle(&op->set);
         op->turn_then(op);
     } else { /* nothing came from the current bucket: is it that still, and does the chat live? */
-        slot_load(op, read_turn_again);
+        cass_slot_load(op, read_turn_again);
     }
 }
 
@@ -84,25 +84,25 @@ static void read_turn_page(struct history_op *op)
     const size_t n = op->turn_end - op->turn_from;
     struct call c;
 
-    call_init(&c, n == 1 ? ST_TURN : ST_TURN_IN);
-    arg_uuid(&c, &op->slot->chat);
+    cass_call_init(&c, n == 1 ? ST_TURN : ST_TURN_IN);
+    cass_arg_uuid(&c, &op->slot->chat);
     if (n == 1) {
-        arg_i32(&c, op->slot->buckets[op->turn_from]);
+        cass_arg_i32(&c, op->slot->buckets[op->turn_from]);
     } else {
-        wire_list_i32(&op->list, op->slot->buckets + op->turn_from, n);
-        arg_bytes(&c, op->list.data, op->list.len);
+        cass_wire_list_i32(&op->list, op->slot->buckets + op->turn_from, n);
+        cass_arg_bytes(&c, op->list.data, op->list.len);
     }
-    arg_uuid(&c, &op->turn);
-    op_send(op, &c, 1, false, on_turn_page);
+    cass_arg_uuid(&c, &op->turn);
+    cass_op_send(op, &c, 1, false, on_turn_page);
 }
 
-void read_turn(struct history_op *op, const struct uuid *turn, op_step *then)
+void cass_read_turn(struct history_op *op, const struct uuid *turn, op_step *then)
 {
     const struct chat_slot *slot = op->slot;
-    const int32_t month = history_bucket(turn);
+    const int32_t month = cass_bucket(turn);
     size_t at = slot->buckets_n;
 
-    row_set_release(&op->set);
+    cass_row_set_release(&op->set);
     op->turn = *turn;
     op->turn_then = then;
     op->turn_settled = false;
@@ -116,28 +116,28 @@ void read_turn(struct history_op *op, const struct uuid *turn, op_step *then)
     if (op->turn_from < op->turn_end)
         read_turn_page(op);
     else
-        slot_load(op, read_turn_again);
+        cass_slot_load(op, read_turn_again);
 }
 
 static void turn_read(struct history_op *op)
 {
     if (op->set.n == 0) {
-        op_end(op, TR_NOT_FOUND, "history: no such turn");
+        cass_op_end(op, TR_NOT_FOUND, "history: no such turn");
         return;
     }
-    slot_saw_turn(op->slot, &op->turn);
+    cass_slot_saw_turn(op->slot, &op->turn);
     op->in.read.n = op->set.n;
-    op_end(op, TR_OK, NULL);
+    cass_op_end(op, TR_OK, NULL);
 }
 
 static void turn_needed(struct history_op *op)
 {
-    read_turn(op, &op->in.read.turn, turn_read);
+    cass_read_turn(op, &op->in.read.turn, turn_read);
 }
 
-void begin_turn_get(struct history_op *op)
+void cass_begin_turn_get(struct history_op *op)
 {
-    slot_need(op, turn_needed);
+    cass_slot_need(op, turn_needed);
 }
 
 /* ---- a page of turns ---- */
@@ -159,8 +159,8 @@ static size_t turns_above(struct row_set *set, int32_t bucket)
 {
     size_t from = 0;
 
-    row_set_sort(set);
-    while (from < set->n && history_bucket(&set->rows[from].turn) <= bucket)
+    cass_row_set_sort(set);
+    while (from < set->n && cass_bucket(&set->rows[from].turn) <= bucket)
         from++;
     return count_turns(set, from);
 }
@@ -172,7 +172,7 @@ static void turns_end(struct history_op *op)
     struct row_set *set = &op->set;
     size_t turns, drop, at = 0;
 
-    row_set_settle(set);
+    cass_row_set_settle(set);
     turns = count_turns(set, 0);
     op->in.read.from = 0;
     op->in.read.n = set->n;
@@ -186,7 +186,7 @@ static void turns_end(struct history_op *op)
             op->in.read.from = at;
         op->in.read.n = range->newest ? set->n - at : at;
     }
-    op_end(op, TR_OK, NULL);
+    cass_op_end(op, TR_OK, NULL);
 }
 
 static void turns_query(struct history_op *op);
@@ -197,15 +197,15 @@ static void on_turns_page(struct history_op *op, const struct cql_rows *rows)
     const size_t before = op->set.n;
     struct tr_err err = {0};
 
-    if (row_set_read(&op->set, &op->slot->chat, rows, op->in.read.change, &err) != TR_OK) {
-        op_end(op, TR_NOMEM, "%s", err.msg);
+    if (cass_row_set_read(&op->set, &op->slot->chat, rows, op->in.read.change, &err) != TR_OK) {
+        cass_op_end(op, TR_NOMEM, "%s", err.msg);
         return;
     }
     for (size_t i = before; i < op->set.n; i++) {
         op->in.read.in_bucket += op->in.read.in_bucket == 0 || !uuid_eq(&op->set.rows[i].turn, &op->in.read.last);
         op->in.read.last = op->set.rows[i].turn;
     }
-    if (op_next_page(op, rows) && (limit == 0 || op->in.read.in_bucket <= limit))
+    if (cass_op_next_page(op, rows) && (limit == 0 || op->in.read.in_bucket <= limit))
         turns_query(op);
     else
         turns_next(op);
@@ -215,15 +215,15 @@ static void turns_query(struct history_op *op)
 {
     struct call c;
 
-    call_init(&c, op->in.read.range.newest ? ST_TURNS_DOWN : ST_TURNS_UP);
-    arg_uuid(&c, &op->slot->chat);
-    arg_i32(&c, op->slot->buckets[op->in.read.bucket_at]);
-    arg_uuid(&c, &op->in.read.low);
-    arg_uuid(&c, &op->in.read.high);
+    cass_call_init(&c, op->in.read.range.newest ? ST_TURNS_DOWN : ST_TURNS_UP);
+    cass_arg_uuid(&c, &op->slot->chat);
+    cass_arg_i32(&c, op->slot->buckets[op->in.read.bucket_at]);
+    cass_arg_uuid(&c, &op->in.read.low);
+    cass_arg_uuid(&c, &op->in.read.high);
     op->page_size = op->in.read.range.limit == 0 || op->in.read.range.limit >= 250
                         ? 1000
                         : (int32_t)(op->in.read.range.limit + 1) * 4; /* rows: a turn has some */
-    op_send(op, &c, 1, false, on_turns_page);
+    cass_op_send(op, &c, 1, false, on_turns_page);
 }
 
 /* The newest end: from the current bucket down, until no earlier one can have any of the page. */
@@ -233,7 +233,7 @@ static void turns_down(struct history_op *op)
     size_t *at = &op->in.read.bucket_at;
     const int32_t bucket = *at > 0 ? op->slot->buckets[*at - 1] : 0;
 
-    if (*at == 0 || (!uuid_is_nil(&range->after) && bucket < history_bucket(&range->after)) ||
+    if (*at == 0 || (!uuid_is_nil(&range->after) && bucket < cass_bucket(&range->after)) ||
         (range->limit != 0 && turns_above(&op->set, bucket) > range->limit)) {
         turns_end(op);
         return;
@@ -251,7 +251,7 @@ static void turns_up(struct history_op *op)
     if (range->limit != 0 && op->set.n > 0) {
         size_t turns = 0;
 
-        row_set_sort(&op->set);
+        cass_row_set_sort(&op->set);
         for (size_t i = 0; i < op->set.n && turns <= range->limit; i++)
             if (i == 0 || !uuid_eq(&op->set.rows[i].turn, &op->set.rows[i - 1].turn))
                 if (++turns == (size_t)range->limit + 1)
@@ -281,24 +281,25 @@ static void turns_loaded(struct history_op *op)
     size_t at = 0;
 
     op->in.read.change = slot->state.change;
-    op->in.read.low = uuid_cmp(&range->after, &turn_first) > 0 && range->after.b[6] >= 0x70 ? range->after : turn_first;
-    op->in.read.high = uuid_is_nil(&range->before) ? turn_last : range->before;
+    op->in.read.low =
+        uuid_cmp(&range->after, &cass_turn_first) > 0 && range->after.b[6] >= 0x70 ? range->after : cass_turn_first;
+    op->in.read.high = uuid_is_nil(&range->before) ? cass_turn_last : range->before;
     if (range->newest) {
         while (at < slot->buckets_n && slot->buckets[at] <= slot->current)
             at++;
         op->in.read.bucket_at = at;
     } else {
         while (at < slot->buckets_n && slot->buckets[at] < slot->current && !uuid_is_nil(&range->after) &&
-               slot->buckets[at] < history_bucket(&range->after))
+               slot->buckets[at] < cass_bucket(&range->after))
             at++;
         op->in.read.bucket_at = at - 1; /* turns_up() begins with the one after */
     }
     turns_next(op);
 }
 
-void begin_turns(struct history_op *op)
+void cass_begin_turns(struct history_op *op)
 {
-    slot_load(op, turns_loaded);
+    cass_slot_load(op, turns_loaded);
 }
 
 /* ---- what changed ---- */
@@ -348,14 +349,14 @@ static void on_changed_page(struct history_op *op, const struct cql_rows *rows)
     bool reached = false; /* what was before this bucket is of no interest */
 
     for (size_t i = 0; i < cql_rows(rows); i++) {
-        reached = cell_u64(cell_named(rows, i, "base")) <= op->in.read.since;
-        if (cell_u64(cell_named(rows, i, "change")) <= op->in.read.change &&
-            !add_turn(op, cell_uuid(cell_named(rows, i, "turn")))) {
-            op_end(op, TR_NOMEM, "history: turns");
+        reached = cass_cell_u64(cass_cell_named(rows, i, "base")) <= op->in.read.since;
+        if (cass_cell_u64(cass_cell_named(rows, i, "change")) <= op->in.read.change &&
+            !add_turn(op, cass_cell_uuid(cass_cell_named(rows, i, "turn")))) {
+            cass_op_end(op, TR_NOMEM, "history: turns");
             return;
         }
     }
-    if (op_next_page(op, rows)) {
+    if (cass_op_next_page(op, rows)) {
         changed_query(op);
         return;
     }
@@ -371,23 +372,23 @@ static void changed_query(struct history_op *op)
 {
     struct call c;
 
-    call_init(&c, ST_CHANGED);
-    arg_uuid(&c, &op->slot->chat);
-    arg_i32(&c, op->slot->buckets[op->in.read.bucket_at]);
-    arg_uuid(&c, &turn_first);
-    arg_u64(&c, op->in.read.since);
-    op_send(op, &c, 1, false, on_changed_page);
+    cass_call_init(&c, ST_CHANGED);
+    cass_arg_uuid(&c, &op->slot->chat);
+    cass_arg_i32(&c, op->slot->buckets[op->in.read.bucket_at]);
+    cass_arg_uuid(&c, &cass_turn_first);
+    cass_arg_u64(&c, op->in.read.since);
+    cass_op_send(op, &c, 1, false, on_changed_page);
 }
 
 static void on_changed_rows(struct history_op *op, const struct cql_rows *rows)
 {
     struct tr_err err = {0};
 
-    if (row_set_read(&op->set, &op->slot->chat, rows, op->in.read.change, &err) != TR_OK) {
-        op_end(op, TR_NOMEM, "%s", err.msg);
+    if (cass_row_set_read(&op->set, &op->slot->chat, rows, op->in.read.change, &err) != TR_OK) {
+        cass_op_end(op, TR_NOMEM, "%s", err.msg);
         return;
     }
-    if (!op_next_page(op, rows))
+    if (!cass_op_next_page(op, rows))
         op->in.read.turns_at += TURN_CHUNK;
     changed_read(op);
 }
@@ -400,9 +401,9 @@ static void changed_read(struct history_op *op)
     struct call c;
 
     if (left == 0) {
-        row_set_settle(&op->set);
+        cass_row_set_settle(&op->set);
         op->in.read.n = op->set.n;
-        op_end(op, TR_OK, NULL);
+        cass_op_end(op, TR_OK, NULL);
         return;
     }
     if (op->paging.len == 0) { /* else the same lists as for the page before */
@@ -410,16 +411,16 @@ static void changed_read(struct history_op *op)
 
         while (end > 0 && slot->buckets[end - 1] > slot->current)
             end--;
-        while (first + 1 < end && slot->buckets[first] < history_bucket(&op->in.read.turns[at]))
+        while (first + 1 < end && slot->buckets[first] < cass_bucket(&op->in.read.turns[at]))
             first++;
-        wire_list_i32(&op->list, slot->buckets + first, end - first);
+        cass_wire_list_i32(&op->list, slot->buckets + first, end - first);
     }
-    wire_list_uuid(&op->ids, op->in.read.turns + at, left < TURN_CHUNK ? left : TURN_CHUNK);
-    call_init(&c, ST_TURN_SET);
-    arg_uuid(&c, &slot->chat);
-    arg_bytes(&c, op->list.data, op->list.len);
-    arg_bytes(&c, op->ids.data, op->ids.len);
-    op_send(op, &c, 1, false, on_changed_rows);
+    cass_wire_list_uuid(&op->ids, op->in.read.turns + at, left < TURN_CHUNK ? left : TURN_CHUNK);
+    cass_call_init(&c, ST_TURN_SET);
+    cass_arg_uuid(&c, &slot->chat);
+    cass_arg_bytes(&c, op->list.data, op->list.len);
+    cass_arg_bytes(&c, op->ids.data, op->ids.len);
+    cass_op_send(op, &c, 1, false, on_changed_rows);
 }
 
 static void changed_loaded(struct history_op *op)
@@ -429,7 +430,7 @@ static void changed_loaded(struct history_op *op)
 
     op->in.read.change = slot->state.change;
     if (op->in.read.since >= slot->state.change) {
-        op_end(op, TR_OK, NULL);
+        cass_op_end(op, TR_OK, NULL);
         return;
     }
     while (at > 0 && slot->buckets[at] > slot->current)
@@ -438,7 +439,7 @@ static void changed_loaded(struct history_op *op)
     changed_query(op);
 }
 
-void begin_changed(struct history_op *op)
+void cass_begin_changed(struct history_op *op)
 {
-    slot_load(op, changed_loaded);
+    cass_slot_load(op, changed_loaded);
 }

@@ -6,10 +6,10 @@
 #include <string.h>
 
 /* A client id's claim has version 0, a turn 7: UUIDs are ordered by version first. */
-const struct uuid turn_first = {{0, 0, 0, 0, 0, 0, 0x70}};
-const struct uuid turn_last = {{255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255}};
+const struct uuid cass_turn_first = {{0, 0, 0, 0, 0, 0, 0x70}};
+const struct uuid cass_turn_last = {{255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255}};
 
-void call_init(struct call *c, enum history_stmt st)
+void cass_call_init(struct call *c, enum history_stmt st)
 {
     c->st = st;
     c->n = 0;
@@ -21,7 +21,7 @@ static void add(struct call *c, const void *data, int32_t len)
     c->v[c->n++] = (struct cql_value){data, len};
 }
 
-void arg_uuid(struct call *c, const struct uuid *id)
+void cass_arg_uuid(struct call *c, const struct uuid *id)
 {
     add(c, id->b, sizeof id->b);
 }
@@ -32,34 +32,34 @@ static void put_be(uint8_t *out, uint64_t v, unsigned bytes)
         out[i] = (uint8_t)(v >> (8 * (bytes - 1 - i)));
 }
 
-void arg_i32(struct call *c, int32_t v)
+void cass_arg_i32(struct call *c, int32_t v)
 {
     put_be(c->room[c->n], (uint32_t)v, 4);
     add(c, c->room[c->n], 4);
 }
 
-void arg_u64(struct call *c, uint64_t v)
+void cass_arg_u64(struct call *c, uint64_t v)
 {
     put_be(c->room[c->n], v, 8);
     add(c, c->room[c->n], 8);
 }
 
-void arg_bytes(struct call *c, const void *data, size_t len)
+void cass_arg_bytes(struct call *c, const void *data, size_t len)
 {
     add(c, data, (int32_t)len);
 }
 
-void arg_text(struct call *c, const char *text)
+void cass_arg_text(struct call *c, const char *text)
 {
     add(c, text, (int32_t)strlen(text));
 }
 
-void arg_none(struct call *c, int32_t kind)
+void cass_arg_none(struct call *c, int32_t kind)
 {
     add(c, NULL, kind);
 }
 
-void wire_list_i32(struct buf *b, const int32_t *values, size_t n)
+void cass_wire_list_i32(struct buf *b, const int32_t *values, size_t n)
 {
     buf_clear(b);
     buf_add_be32(b, (uint32_t)n);
@@ -69,7 +69,7 @@ void wire_list_i32(struct buf *b, const int32_t *values, size_t n)
     }
 }
 
-void wire_list_uuid(struct buf *b, const struct uuid *values, size_t n)
+void cass_wire_list_uuid(struct buf *b, const struct uuid *values, size_t n)
 {
     buf_clear(b);
     buf_add_be32(b, (uint32_t)n);
@@ -84,12 +84,12 @@ static struct cql_value cell_at(const struct cql_rows *rows, size_t row, int col
     return column < 0 ? (struct cql_value){NULL, CQL_NULL} : cql_cell(rows, row, (size_t)column);
 }
 
-struct cql_value cell_named(const struct cql_rows *rows, size_t row, const char *name)
+struct cql_value cass_cell_named(const struct cql_rows *rows, size_t row, const char *name)
 {
     return row < cql_rows(rows) ? cell_at(rows, row, cql_column(rows, name)) : (struct cql_value){NULL, CQL_NULL};
 }
 
-struct uuid cell_uuid(struct cql_value v)
+struct uuid cass_cell_uuid(struct cql_value v)
 {
     struct uuid id = {0};
 
@@ -109,17 +109,17 @@ static uint64_t get_be(struct cql_value v, int32_t bytes)
     return n;
 }
 
-int32_t cell_i32(struct cql_value v)
+int32_t cass_cell_i32(struct cql_value v)
 {
     return (int32_t)(uint32_t)get_be(v, 4);
 }
 
-uint64_t cell_u64(struct cql_value v)
+uint64_t cass_cell_u64(struct cql_value v)
 {
     return get_be(v, 8);
 }
 
-void cell_text(struct cql_value v, char *out, size_t size)
+void cass_cell_text(struct cql_value v, char *out, size_t size)
 {
     const size_t len = v.len > 0 ? (size_t)v.len : 0, n = len < size ? len : size - 1;
 
@@ -128,28 +128,28 @@ void cell_text(struct cql_value v, char *out, size_t size)
     out[n] = '\0';
 }
 
-bool was_applied(const struct cql_rows *rows)
+bool cass_was_applied(const struct cql_rows *rows)
 {
-    const struct cql_value v = cell_named(rows, 0, "[applied]");
+    const struct cql_value v = cass_cell_named(rows, 0, "[applied]");
 
     return v.len == 1 && v.data[0] != 0;
 }
 
-bool read_state(const struct cql_rows *rows, size_t row, struct history_state *ret_state)
+bool cass_read_state(const struct cql_rows *rows, size_t row, struct history_state *ret_state)
 {
-    const struct cql_value head = cell_named(rows, row, "head"), deleted = cell_named(rows, row, "deleted");
+    const struct cql_value head = cass_cell_named(rows, row, "head"), deleted = cass_cell_named(rows, row, "deleted");
 
-    if (!cell_is_set(head) && !cell_is_set(deleted))
+    if (!cass_cell_is_set(head) && !cass_cell_is_set(deleted))
         return false;
     *ret_state = (struct history_state){
-        .exists = cell_is_set(head),
+        .exists = cass_cell_is_set(head),
         .deleted = deleted.len == 1 && deleted.data[0] != 0,
-        .head = cell_uuid(head),
-        .index = cell_u64(cell_named(rows, row, "idx")),
-        .change = cell_u64(cell_named(rows, row, "change_no")),
-        .updated_ms = cell_u64(cell_named(rows, row, "updated")),
-        .base = cell_u64(cell_named(rows, row, "base")),
-        .next = cell_i32(cell_named(rows, row, "next")),
+        .head = cass_cell_uuid(head),
+        .index = cass_cell_u64(cass_cell_named(rows, row, "idx")),
+        .change = cass_cell_u64(cass_cell_named(rows, row, "change_no")),
+        .updated_ms = cass_cell_u64(cass_cell_named(rows, row, "updated")),
+        .base = cass_cell_u64(cass_cell_named(rows, row, "base")),
+        .next = cass_cell_i32(cass_cell_named(rows, row, "next")),
     };
     return true;
 }
@@ -158,17 +158,17 @@ bool read_state(const struct cql_rows *rows, size_t row, struct history_state *r
 static void arg_i32_or_unset(struct call *c, int32_t v)
 {
     if (v == 0)
-        arg_none(c, CQL_UNSET);
+        cass_arg_none(c, CQL_UNSET);
     else
-        arg_i32(c, v);
+        cass_arg_i32(c, v);
 }
 
 static void arg_u64_or_unset(struct call *c, uint64_t v)
 {
     if (v == 0)
-        arg_none(c, CQL_UNSET);
+        cass_arg_none(c, CQL_UNSET);
     else
-        arg_u64(c, v);
+        cass_arg_u64(c, v);
 }
 
 static void arg_field_or_unset(struct call *c, const char *text, size_t size)
@@ -176,28 +176,28 @@ static void arg_field_or_unset(struct call *c, const char *text, size_t size)
     const size_t len = strnlen(text, size);
 
     if (len == 0)
-        arg_none(c, CQL_UNSET);
+        cass_arg_none(c, CQL_UNSET);
     else
-        arg_bytes(c, text, len);
+        cass_arg_bytes(c, text, len);
 }
 
-void call_row(struct call *c, enum history_stmt st, const struct turn_row *row, int32_t bucket, uint64_t change)
+void cass_call_row(struct call *c, enum history_stmt st, const struct turn_row *row, int32_t bucket, uint64_t change)
 {
-    call_init(c, st);
-    arg_uuid(c, &row->chat);
-    arg_i32(c, bucket);
-    arg_uuid(c, &row->turn);
-    arg_i32(c, row->part);
-    arg_i32(c, row->rev);
-    arg_i32(c, (int32_t)row->speaker);
+    cass_call_init(c, st);
+    cass_arg_uuid(c, &row->chat);
+    cass_arg_i32(c, bucket);
+    cass_arg_uuid(c, &row->turn);
+    cass_arg_i32(c, row->part);
+    cass_arg_i32(c, row->rev);
+    cass_arg_i32(c, (int32_t)row->speaker);
     arg_field_or_unset(c, row->character, sizeof row->character);
-    arg_uuid(c, &row->user);
-    arg_u64(c, row->created_ms);
-    arg_u64(c, change);
+    cass_arg_uuid(c, &row->user);
+    cass_arg_u64(c, row->created_ms);
+    cass_arg_u64(c, change);
     if (uuid_is_nil(&row->predecessor))
-        arg_none(c, CQL_UNSET);
+        cass_arg_none(c, CQL_UNSET);
     else
-        arg_uuid(c, &row->predecessor);
+        cass_arg_uuid(c, &row->predecessor);
     arg_u64_or_unset(c, row->index);
     arg_field_or_unset(c, row->language, sizeof row->language);
     arg_u64_or_unset(c, row->attempt);
@@ -211,12 +211,12 @@ void call_row(struct call *c, enum history_stmt st, const struct turn_row *row, 
     arg_i32_or_unset(c, row->variant);
     arg_i32_or_unset(c, row->known);
     if (row->sealed_len == 0)
-        arg_none(c, CQL_UNSET);
+        cass_arg_none(c, CQL_UNSET);
     else
-        arg_bytes(c, row->sealed, row->sealed_len);
+        cass_arg_bytes(c, row->sealed, row->sealed_len);
 }
 
-struct uuid claim_key(const uint8_t client_hash[16])
+struct uuid cass_claim_key(const uint8_t client_hash[16])
 {
     struct uuid id;
 
@@ -226,7 +226,7 @@ struct uuid claim_key(const uint8_t client_hash[16])
 }
 
 /* Days since 1970 -> year and month (Hinnant's days_from_civil, inverted; the calendar repeats every 146097 days). */
-int32_t history_bucket(const struct uuid *id)
+int32_t cass_bucket(const struct uuid *id)
 {
     const int64_t z = (int64_t)(uuid_ms(id) / 86400000) + 719468;
     const int64_t era = z / 146097, doe = z % 146097;
@@ -304,31 +304,31 @@ static const char *const column_names[COL_COUNT] = {
 
 static void read_row(const struct cql_value v[COL_COUNT], struct turn_row *row)
 {
-    row->turn = cell_uuid(v[COL_TURN]);
-    row->part = cell_i32(v[COL_PART]);
-    row->rev = cell_i32(v[COL_REV]);
-    row->speaker = (enum speaker)cell_i32(v[COL_ROLE]);
-    cell_text(v[COL_CHARACTER], row->character, sizeof row->character);
-    row->user = cell_uuid(v[COL_USER]);
-    row->created_ms = cell_u64(v[COL_CREATED]);
-    row->change = cell_u64(v[COL_CHANGE]);
-    row->predecessor = cell_uuid(v[COL_PREDECESSOR]);
-    row->index = cell_u64(v[COL_TURN_NO]);
-    cell_text(v[COL_LANGUAGE], row->language, sizeof row->language);
-    row->attempt = cell_u64(v[COL_ATTEMPT]);
-    row->finish = (enum finish)cell_i32(v[COL_FINISH]);
-    cell_text(v[COL_CODE], row->code, sizeof row->code);
-    row->prompt_tokens = (uint32_t)cell_u64(v[COL_PROMPT]);
-    row->cached_tokens = (uint32_t)cell_u64(v[COL_CACHED]);
-    row->completion_tokens = (uint32_t)cell_u64(v[COL_COMPLETION]);
-    row->ttft_ms = (uint32_t)cell_u64(v[COL_TTFT]);
-    row->event = (enum turn_event)cell_i32(v[COL_EVENT]);
-    row->variant = cell_i32(v[COL_VARIANT]);
-    row->known = cell_i32(v[COL_KNOWN]);
+    row->turn = cass_cell_uuid(v[COL_TURN]);
+    row->part = cass_cell_i32(v[COL_PART]);
+    row->rev = cass_cell_i32(v[COL_REV]);
+    row->speaker = (enum speaker)cass_cell_i32(v[COL_ROLE]);
+    cass_cell_text(v[COL_CHARACTER], row->character, sizeof row->character);
+    row->user = cass_cell_uuid(v[COL_USER]);
+    row->created_ms = cass_cell_u64(v[COL_CREATED]);
+    row->change = cass_cell_u64(v[COL_CHANGE]);
+    row->predecessor = cass_cell_uuid(v[COL_PREDECESSOR]);
+    row->index = cass_cell_u64(v[COL_TURN_NO]);
+    cass_cell_text(v[COL_LANGUAGE], row->language, sizeof row->language);
+    row->attempt = cass_cell_u64(v[COL_ATTEMPT]);
+    row->finish = (enum finish)cass_cell_i32(v[COL_FINISH]);
+    cass_cell_text(v[COL_CODE], row->code, sizeof row->code);
+    row->prompt_tokens = (uint32_t)cass_cell_u64(v[COL_PROMPT]);
+    row->cached_tokens = (uint32_t)cass_cell_u64(v[COL_CACHED]);
+    row->completion_tokens = (uint32_t)cass_cell_u64(v[COL_COMPLETION]);
+    row->ttft_ms = (uint32_t)cass_cell_u64(v[COL_TTFT]);
+    row->event = (enum turn_event)cass_cell_i32(v[COL_EVENT]);
+    row->variant = cass_cell_i32(v[COL_VARIANT]);
+    row->known = cass_cell_i32(v[COL_KNOWN]);
 }
 
-enum tr_rc row_set_read(struct row_set *set, const struct uuid *chat, const struct cql_rows *rows, uint64_t change,
-                        struct tr_err *err)
+enum tr_rc cass_row_set_read(struct row_set *set, const struct uuid *chat, const struct cql_rows *rows, uint64_t change,
+                             struct tr_err *err)
 {
     int column[COL_COUNT];
 
@@ -343,7 +343,7 @@ enum tr_rc row_set_read(struct row_set *set, const struct uuid *chat, const stru
         for (size_t i = 0; i < COL_COUNT; i++)
             v[i] = cell_at(rows, r, column[i]);
         /* no row, but the partition's own; a claim; a write that came after what is shown */
-        if (!cell_is_set(v[COL_TURN]) || !cell_is_set(v[COL_CHANGE]) || cell_u64(v[COL_CHANGE]) > change)
+        if (!cass_cell_is_set(v[COL_TURN]) || !cass_cell_is_set(v[COL_CHANGE]) || cass_cell_u64(v[COL_CHANGE]) > change)
             continue;
         if (set->n == set->cap && !grow(set))
             return tr_fail(err, TR_NOMEM, "history: rows");
@@ -375,15 +375,15 @@ static int by_key(const void *a, const void *b)
     return (x->rev > y->rev) - (x->rev < y->rev);
 }
 
-void row_set_sort(struct row_set *set)
+void cass_row_set_sort(struct row_set *set)
 {
     if (set->n > 1)
         qsort(set->rows, set->n, sizeof *set->rows, by_key);
 }
 
-void row_set_settle(struct row_set *set)
+void cass_row_set_settle(struct row_set *set)
 {
-    row_set_sort(set);
+    cass_row_set_sort(set);
     for (size_t i = 0; i < set->n; i++) {
         struct turn_row *row = &set->rows[i];
 
@@ -391,7 +391,7 @@ void row_set_settle(struct row_set *set)
     }
 }
 
-void row_set_release(struct row_set *set)
+void cass_row_set_release(struct row_set *set)
 {
     free(set->rows);
     buf_release(&set->bytes);

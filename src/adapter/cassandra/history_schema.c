@@ -52,7 +52,7 @@
  */
 #include "adapter/cassandra/history_impl.h"
 
-const char *const history_ddl[] = {
+const char *const cass_ddl[] = {
     "CREATE TABLE IF NOT EXISTS @turns ("
     "  chat uuid, bucket int, turn uuid, part int, rev int,"
     "  head uuid static, idx bigint static, change_no bigint static, updated bigint static, base bigint static,"
@@ -88,7 +88,7 @@ const char *const history_ddl[] = {
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 #define OPEN " AND next = null AND deleted = null"
 
-const char *const history_statements[ST_COUNT] = {
+const char *const cass_statements[ST_COUNT] = {
     [ST_CHAT] = "SELECT user, character, created, buckets, deleted FROM @chats WHERE chat = ?",
     [ST_CHAT_INSERT] = ("INSERT INTO @chats (chat, user, character, created, month, buckets) VALUES (?, ?, ?, ?, ?, ?)"
                         " IF NOT EXISTS"),
@@ -116,7 +116,7 @@ const char *const history_statements[ST_COUNT] = {
     [ST_TURNS_UP] = "SELECT " ROW_COLUMNS " FROM @turns" IN_BUCKET " AND turn > ? AND turn < ? ORDER BY turn ASC",
     [ST_TURNS_DOWN] = "SELECT " ROW_COLUMNS " FROM @turns" IN_BUCKET " AND turn > ? AND turn < ? ORDER BY turn DESC",
     [ST_TURNS_IN] = "SELECT " ROW_COLUMNS " FROM @turns" IN_BUCKETS " AND turn > ? AND turn < ?",
-    [ST_CHANGED] = "SELECT turn, change FROM @turns" IN_BUCKET " AND turn > ? AND change > ? ALLOW FILTERING",
+    [ST_CHANGED] = "SELECT turn, change, base FROM @turns" IN_BUCKET " AND turn > ? AND change > ? ALLOW FILTERING",
     [ST_TURN_SET] = "SELECT " ROW_COLUMNS " FROM @turns" IN_BUCKETS " AND turn IN ?",
     [ST_BY_USER] = "SELECT chat FROM @chats_by_user WHERE user = ? AND chat < ?",
     [ST_BY_USER_PUT] = "INSERT INTO @chats_by_user (user, chat, character, created) VALUES (?, ?, ?, ?)",

@@ -49,7 +49,7 @@ static void slot_free(struct cassandra_history *h, struct chat_slot *slot)
     free(slot);
 }
 
-struct chat_slot *slot_get(struct cassandra_history *h, const struct uuid *chat)
+struct chat_slot *cass_slot_get(struct cassandra_history *h, const struct uuid *chat)
 {
     struct chat_slot *slot;
 
@@ -82,14 +82,14 @@ struct chat_slot *slot_get(struct cassandra_history *h, const struct uuid *chat)
     return slot;
 }
 
-void slot_put(struct cassandra_history *h, struct chat_slot *slot)
+void cass_slot_put(struct cassandra_history *h, struct chat_slot *slot)
 {
     (void)h;
     assert(slot->refs > 0);
     slot->refs--;
 }
 
-void slots_release(struct cassandra_history *h)
+void cass_slots_release(struct cassandra_history *h)
 {
     while (h->oldest != NULL)
         slot_free(h, h->oldest);
@@ -97,7 +97,7 @@ void slots_release(struct cassandra_history *h)
     h->table = NULL;
 }
 
-bool slot_has_bucket(struct chat_slot *slot, int32_t bucket)
+bool cass_slot_has_bucket(struct chat_slot *slot, int32_t bucket)
 {
     size_t at = slot->buckets_n;
     int32_t *buckets;
@@ -118,7 +118,7 @@ bool slot_has_bucket(struct chat_slot *slot, int32_t bucket)
     return true;
 }
 
-void slot_forget(struct chat_slot *slot)
+void cass_slot_forget(struct chat_slot *slot)
 {
     slot->known = false;
     slot->current = 0;
@@ -127,13 +127,13 @@ void slot_forget(struct chat_slot *slot)
     memset(slot->seen, 0, sizeof slot->seen);
 }
 
-void slot_saw_turn(struct chat_slot *slot, const struct uuid *turn)
+void cass_slot_saw_turn(struct chat_slot *slot, const struct uuid *turn)
 {
-    if (!slot_knows_turn(slot, turn))
+    if (!cass_slot_knows_turn(slot, turn))
         slot->seen[slot->seen_at++ % SLOT_TURNS] = *turn;
 }
 
-bool slot_knows_turn(const struct chat_slot *slot, const struct uuid *turn)
+bool cass_slot_knows_turn(const struct chat_slot *slot, const struct uuid *turn)
 {
     for (size_t i = 0; i < SLOT_TURNS; i++)
         if (uuid_eq(&slot->seen[i], turn))
@@ -141,7 +141,7 @@ bool slot_knows_turn(const struct chat_slot *slot, const struct uuid *turn)
     return false;
 }
 
-void slot_saw_state(struct chat_slot *slot, const struct history_state *state)
+void cass_slot_saw_state(struct chat_slot *slot, const struct history_state *state)
 {
     if (state->change > slot->state.change || state->next != 0 || state->deleted || !slot->state.exists)
         slot->state = *state;
@@ -167,18 +167,18 @@ static void on_state(struct history_op *op, const struct cql_rows *rows)
     struct history_state state = {0};
 
     if (cql_rows(rows) > 0)
-        read_state(rows, 0, &state);
+        cass_read_state(rows, 0, &state);
     if (state.deleted) {
-        slot_forget(slot);
-        op_end(op, TR_NOT_FOUND, "history: this chat is deleted");
+        cass_slot_forget(slot);
+        cass_op_end(op, TR_NOT_FOUND, "history: this chat is deleted");
         return;
     }
     if (!state.exists) {
         const int32_t earlier = before(slot, op->reading);
 
         if (earlier == 0) {
-            slot_forget(slot);
-            op_end(op, TR_NOT_FOUND, "history: no such chat");
+            cass_slot_forget(slot);
+            cass_op_end(op, TR_NOT_FOUND, "history: no such chat");
         } else if (earlier <= slot->current) {
             op->then(op); /* the next bucket is listed but not open yet: the state of the closed one counts */
         } else {
@@ -191,10 +191,10 @@ static void on_state(struct history_op *op, const struct cql_rows *rows)
         slot->current = op->reading;
         slot->state = state;
     } else if (op->reading == slot->current) {
-        slot_saw_state(slot, &state);
+        cass_slot_saw_state(slot, &state);
     }
-    if (state.next != 0 && !slot_has_bucket(slot, state.next)) {
-        op_end(op, TR_NOMEM, "history: buckets");
+    if (state.next != 0 && !cass_slot_has_bucket(slot, state.next)) {
+        cass_op_end(op, TR_NOMEM, "history: buckets");
     } else if (state.next != 0 && state.next != op->stop_at) {
         op->stop_at = op->reading = state.next;
         read_current(op);
@@ -207,17 +207,17 @@ static void read_current(struct history_op *op)
 {
     struct call c;
 
-    call_init(&c, ST_STATE);
-    arg_uuid(&c, &op->slot->chat);
-    arg_i32(&c, op->reading);
-    op_send(op, &c, 1, false, on_state);
+    cass_call_init(&c, ST_STATE);
+    cass_arg_uuid(&c, &op->slot->chat);
+    cass_arg_i32(&c, op->reading);
+    cass_op_send(op, &c, 1, false, on_state);
 }
 
 /* A set<int> in wire form. */
 static bool read_buckets(struct chat_slot *slot, struct cql_value v)
 {
     for (int32_t at = 4; at + 8 <= v.len; at += 8)
-        if (!slot_has_bucket(slot, cell_i32((struct cql_value){v.data + at + 4, 4})))
+        if (!cass_slot_has_bucket(slot, cass_cell_i32((struct cql_value){v.data + at + 4, 4})))
             return false;
     return slot->buckets_n > 0;
 }
@@ -226,20 +226,20 @@ static void on_chat(struct history_op *op, const struct cql_rows *rows)
 {
     struct chat_slot *slot = op->slot;
 
-    if (cql_rows(rows) == 0 || !cell_is_set(cell_named(rows, 0, "user"))) {
-        op_end(op, TR_NOT_FOUND, "history: no such chat");
+    if (cql_rows(rows) == 0 || !cass_cell_is_set(cass_cell_named(rows, 0, "user"))) {
+        cass_op_end(op, TR_NOT_FOUND, "history: no such chat");
         return;
     }
-    if (cell_is_set(cell_named(rows, 0, "deleted"))) {
-        slot_forget(slot);
-        op_end(op, TR_NOT_FOUND, "history: this chat is deleted");
+    if (cass_cell_is_set(cass_cell_named(rows, 0, "deleted"))) {
+        cass_slot_forget(slot);
+        cass_op_end(op, TR_NOT_FOUND, "history: this chat is deleted");
         return;
     }
-    slot->user = cell_uuid(cell_named(rows, 0, "user"));
-    cell_text(cell_named(rows, 0, "character"), slot->character, sizeof slot->character);
-    slot->created_ms = cell_u64(cell_named(rows, 0, "created"));
-    if (!read_buckets(slot, cell_named(rows, 0, "buckets"))) {
-        op_end(op, TR_NOMEM, "history: buckets");
+    slot->user = cass_cell_uuid(cass_cell_named(rows, 0, "user"));
+    cass_cell_text(cass_cell_named(rows, 0, "character"), slot->character, sizeof slot->character);
+    slot->created_ms = cass_cell_u64(cass_cell_named(rows, 0, "created"));
+    if (!read_buckets(slot, cass_cell_named(rows, 0, "buckets"))) {
+        cass_op_end(op, TR_NOMEM, "history: buckets");
         return;
     }
     slot->known = true;
@@ -248,15 +248,15 @@ static void on_chat(struct history_op *op, const struct cql_rows *rows)
     read_current(op);
 }
 
-void slot_load(struct history_op *op, op_step *then)
+void cass_slot_load(struct history_op *op, op_step *then)
 {
     op->then = then;
     if (!op->slot->known || op->slot->current == 0) {
         struct call c;
 
-        call_init(&c, ST_CHAT);
-        arg_uuid(&c, &op->slot->chat);
-        op_send(op, &c, 1, false, on_chat);
+        cass_call_init(&c, ST_CHAT);
+        cass_arg_uuid(&c, &op->slot->chat);
+        cass_op_send(op, &c, 1, false, on_chat);
         return;
     }
     op->reading = op->slot->current;
@@ -264,17 +264,17 @@ void slot_load(struct history_op *op, op_step *then)
     read_current(op);
 }
 
-void slot_need(struct history_op *op, op_step *then)
+void cass_slot_need(struct history_op *op, op_step *then)
 {
     if (op->slot->known && op->slot->current != 0)
         then(op);
     else
-        slot_load(op, then);
+        cass_slot_load(op, then);
 }
 
 /* ---- the lane ---- */
 
-void lane_enter(struct history_op *op, op_step *then)
+void cass_lane_enter(struct history_op *op, op_step *then)
 {
     struct chat_slot *slot = op->slot;
 
@@ -313,12 +313,12 @@ static void on_lane(struct loop_call *call)
 
     op->holds--;
     if (op->answered || op->cancelled)
-        op_drop(op);
+        cass_op_drop(op);
     else
         op->lane_then(op);
 }
 
-void lane_leave(struct history_op *op)
+void cass_lane_leave(struct history_op *op)
 {
     struct chat_slot *slot = op->slot;
 

@@ -10,18 +10,18 @@ static bool take_state(struct history_op *op, const struct cql_rows *rows, struc
 {
     struct history_state state;
 
-    if (cql_rows(rows) == 0 || !read_state(rows, 0, &state)) {
-        slot_forget(op->slot); /* nothing of this bucket is there: what was remembered is wrong */
-        slot_load(op, again);
+    if (cql_rows(rows) == 0 || !cass_read_state(rows, 0, &state)) {
+        cass_slot_forget(op->slot); /* nothing of this bucket is there: what was remembered is wrong */
+        cass_slot_load(op, again);
         return false;
     }
     if (state.deleted) {
-        slot_forget(op->slot);
-        op_end(op, TR_NOT_FOUND, "history: this chat is deleted");
+        cass_slot_forget(op->slot);
+        cass_op_end(op, TR_NOT_FOUND, "history: this chat is deleted");
         return false;
     }
     if (op->reading == op->slot->current)
-        slot_saw_state(op->slot, &state);
+        cass_slot_saw_state(op->slot, &state);
     *ret_state = state;
     return true;
 }
@@ -36,7 +36,7 @@ static void accept_end(struct history_op *op, enum accept_outcome outcome, const
 
     op->accepted = (struct history_accepted){
         .outcome = outcome, .turn = *turn, .head = state->head, .index = state->index, .change = state->change};
-    op_end(op, TR_OK, NULL);
+    cass_op_end(op, TR_OK, NULL);
 }
 
 static void on_accepted(struct history_op *op, const struct cql_rows *rows)
@@ -45,7 +45,7 @@ static void on_accepted(struct history_op *op, const struct cql_rows *rows)
     struct chat_slot *slot = op->slot;
     struct history_state state;
 
-    if (was_applied(rows)) {
+    if (cass_was_applied(rows)) {
         state = slot->state;
         state.exists = true;
         state.head = row->turn;
@@ -54,20 +54,20 @@ static void on_accepted(struct history_op *op, const struct cql_rows *rows)
         state.updated_ms = row->created_ms;
         state.next = 0;
         if (slot->current == op->reading)
-            slot_saw_state(slot, &state);
-        slot_saw_turn(slot, &row->turn);
+            cass_slot_saw_state(slot, &state);
+        cass_slot_saw_turn(slot, &row->turn);
         op->accepted = (struct history_accepted){
             .outcome = ACCEPT_DONE, .turn = row->turn, .head = row->turn, .index = row->index, .change = op->change};
-        op_end(op, TR_OK, NULL);
+        cass_op_end(op, TR_OK, NULL);
         return;
     }
     if (!take_state(op, rows, &state, accept_go))
         return;
     for (size_t i = 0; i < cql_rows(rows); i++) {
-        const struct cql_value claimed = cell_named(rows, i, "claimed");
-        const struct uuid turn = cell_uuid(claimed);
+        const struct cql_value claimed = cass_cell_named(rows, i, "claimed");
+        const struct uuid turn = cass_cell_uuid(claimed);
 
-        if (cell_is_set(claimed)) {
+        if (cass_cell_is_set(claimed)) {
             accept_end(op, ACCEPT_KNOWN, &turn);
             return;
         }
@@ -75,7 +75,7 @@ static void on_accepted(struct history_op *op, const struct cql_rows *rows)
     if (state.next == 0 && !uuid_eq(&state.head, &op->in.accept.head))
         accept_end(op, ACCEPT_MOVED, &uuid_nil);
     else if (state.next == 0 && state.change + 1 == op->change)
-        op_end(op, TR_TRANSIENT, "history: an accept that nothing speaks against was not applied");
+        cass_op_end(op, TR_TRANSIENT, "history: an accept that nothing speaks against was not applied");
     else
         accept_go(op); /* another change was the next, or the month has turned */
 }
@@ -88,24 +88,24 @@ static void accept_write(struct history_op *op)
 
     op->change = slot->state.change + 1;
     op->reading = slot->current;
-    call_init(&c[0], ST_ADVANCE);
-    arg_uuid(&c[0], &row->turn);
-    arg_u64(&c[0], row->index);
-    arg_u64(&c[0], op->change);
-    arg_u64(&c[0], row->created_ms);
-    arg_uuid(&c[0], &row->chat);
-    arg_i32(&c[0], slot->current);
-    arg_uuid(&c[0], &op->in.accept.head);
-    arg_u64(&c[0], slot->state.change);
-    call_row(&c[1], ST_ROW, row, slot->current, op->change);
-    call_init(&c[2], ST_CLAIM);
-    arg_uuid(&c[2], &row->chat);
-    arg_i32(&c[2], slot->current);
-    arg_uuid(&c[2], &op->in.accept.claim);
-    arg_i32(&c[2], PART_CLAIM);
-    arg_i32(&c[2], 0);
-    arg_uuid(&c[2], &row->turn);
-    op_send(op, c, 3, true, on_accepted);
+    cass_call_init(&c[0], ST_ADVANCE);
+    cass_arg_uuid(&c[0], &row->turn);
+    cass_arg_u64(&c[0], row->index);
+    cass_arg_u64(&c[0], op->change);
+    cass_arg_u64(&c[0], row->created_ms);
+    cass_arg_uuid(&c[0], &row->chat);
+    cass_arg_i32(&c[0], slot->current);
+    cass_arg_uuid(&c[0], &op->in.accept.head);
+    cass_arg_u64(&c[0], slot->state.change);
+    cass_call_row(&c[1], ST_ROW, row, slot->current, op->change);
+    cass_call_init(&c[2], ST_CLAIM);
+    cass_arg_uuid(&c[2], &row->chat);
+    cass_arg_i32(&c[2], slot->current);
+    cass_arg_uuid(&c[2], &op->in.accept.claim);
+    cass_arg_i32(&c[2], PART_CLAIM);
+    cass_arg_i32(&c[2], 0);
+    cass_arg_uuid(&c[2], &row->turn);
+    cass_op_send(op, c, 3, true, on_accepted);
 }
 
 static void accept_known(struct history_op *op)
@@ -116,23 +116,23 @@ static void accept_known(struct history_op *op)
 static void on_looked(struct history_op *op, const struct cql_rows *rows)
 {
     for (size_t i = 0; i < cql_rows(rows); i++) {
-        const struct cql_value claimed = cell_named(rows, i, "claimed");
+        const struct cql_value claimed = cass_cell_named(rows, i, "claimed");
 
-        if (cell_is_set(claimed)) {
-            op->turn = cell_uuid(claimed);
-            slot_load(op, accept_known); /* the head as it is now goes with it */
+        if (cass_cell_is_set(claimed)) {
+            op->turn = cass_cell_uuid(claimed);
+            cass_slot_load(op, accept_known); /* the head as it is now goes with it */
             return;
         }
     }
-    if (op_next_page(op, rows)) {
+    if (cass_op_next_page(op, rows)) {
         struct call c;
 
-        call_init(&c, ST_CLAIM_FIND);
-        arg_uuid(&c, &op->rows[0].chat);
-        arg_bytes(&c, op->list.data, op->list.len);
-        arg_uuid(&c, &op->in.accept.claim);
-        arg_i32(&c, PART_CLAIM);
-        op_send(op, &c, 1, false, on_looked);
+        cass_call_init(&c, ST_CLAIM_FIND);
+        cass_arg_uuid(&c, &op->rows[0].chat);
+        cass_arg_bytes(&c, op->list.data, op->list.len);
+        cass_arg_uuid(&c, &op->in.accept.claim);
+        cass_arg_i32(&c, PART_CLAIM);
+        cass_op_send(op, &c, 1, false, on_looked);
         return;
     }
     op->in.accept.looked_at = op->reading;
@@ -153,29 +153,29 @@ static void accept_look(struct history_op *op)
         return;
     }
     op->reading = slot->current;
-    wire_list_i32(&op->list, slot->buckets, n);
-    call_init(&c, ST_CLAIM_FIND);
-    arg_uuid(&c, &slot->chat);
-    arg_bytes(&c, op->list.data, op->list.len);
-    arg_uuid(&c, &op->in.accept.claim);
-    arg_i32(&c, PART_CLAIM);
-    op_send(op, &c, 1, false, on_looked);
+    cass_wire_list_i32(&op->list, slot->buckets, n);
+    cass_call_init(&c, ST_CLAIM_FIND);
+    cass_arg_uuid(&c, &slot->chat);
+    cass_arg_bytes(&c, op->list.data, op->list.len);
+    cass_arg_uuid(&c, &op->in.accept.claim);
+    cass_arg_i32(&c, PART_CLAIM);
+    cass_op_send(op, &c, 1, false, on_looked);
 }
 
 static void accept_go(struct history_op *op)
 {
-    month_enter(op, history_bucket(&op->rows[0].turn), accept_look);
+    cass_month_enter(op, cass_bucket(&op->rows[0].turn), accept_look);
 }
 
 static void accept_in_lane(struct history_op *op)
 {
-    slot_need(op, accept_go);
+    cass_slot_need(op, accept_go);
 }
 
-void begin_accept(struct history_op *op)
+void cass_begin_accept(struct history_op *op)
 {
-    op->in.accept.claim = claim_key(op->in.accept.client_hash);
-    lane_enter(op, accept_in_lane);
+    op->in.accept.claim = cass_claim_key(op->in.accept.client_hash);
+    cass_lane_enter(op, accept_in_lane);
 }
 
 /* ---- append ---- */
@@ -214,17 +214,17 @@ static void append_standing(struct history_op *op, const struct turn_row *stands
     op->set.rows[0] = row; /* on_append hands out the first */
     op->set.n = 1;
     if (op->mine && op->in.append.is_delete)
-        erase_turn(op); /* it may not have come so far the first time */
+        cass_erase_turn(op); /* it may not have come so far the first time */
     else
-        op_end(op, TR_OK, NULL);
+        cass_op_end(op, TR_OK, NULL);
 }
 
 /* map<uuid, boolean>: is the turn in it? */
 static bool is_gone(struct cql_value map, const struct uuid *turn)
 {
     for (int32_t at = 4; at + 20 <= map.len;) {
-        const struct uuid id = cell_uuid((struct cql_value){map.data + at + 4, 16});
-        const int32_t len = at + 24 <= map.len ? cell_i32((struct cql_value){map.data + at + 20, 4}) : 0;
+        const struct uuid id = cass_cell_uuid((struct cql_value){map.data + at + 4, 16});
+        const int32_t len = at + 24 <= map.len ? cass_cell_i32((struct cql_value){map.data + at + 20, 4}) : 0;
 
         if (uuid_eq(&id, turn))
             return true;
@@ -241,40 +241,40 @@ static void on_appended(struct history_op *op, const struct cql_rows *rows)
     struct tr_err err = {0};
     bool skipped = false, gone;
 
-    if (was_applied(rows)) {
+    if (cass_was_applied(rows)) {
         if (slot->current == op->reading && slot->state.change < op->change)
             slot->state.change = op->change;
-        slot_saw_turn(slot, &row->turn);
+        cass_slot_saw_turn(slot, &row->turn);
         op->mine = true;
         if (op->in.append.is_delete)
-            erase_turn(op);
+            cass_erase_turn(op);
         else
-            op_end(op, TR_OK, NULL);
+            cass_op_end(op, TR_OK, NULL);
         return;
     }
     if (!take_state(op, rows, &state, append_go))
         return;
-    row_set_release(&op->set);
-    if (row_set_read(&op->set, &row->chat, rows, UINT64_MAX, &err) != TR_OK) {
-        op_end(op, TR_NOMEM, "%s", err.msg);
+    cass_row_set_release(&op->set);
+    if (cass_row_set_read(&op->set, &row->chat, rows, UINT64_MAX, &err) != TR_OK) {
+        cass_op_end(op, TR_NOMEM, "%s", err.msg);
         return;
     }
-    row_set_settle(&op->set);
-    gone = is_gone(cell_named(rows, 0, "gone"), &row->turn);
+    cass_row_set_settle(&op->set);
+    gone = is_gone(cass_cell_named(rows, 0, "gone"), &row->turn);
     stands = find_row(&op->set, row);
     if (stands != NULL && (!gone || row->part == PART_STATE)) {
         append_standing(op, stands);
         return;
     }
     if (gone) {
-        op_end(op, TR_NOT_FOUND, "history: this turn is deleted"); /* late stores are dropped (contract 11.9) */
+        cass_op_end(op, TR_NOT_FOUND, "history: this turn is deleted"); /* late stores are dropped (contract 11.9) */
         return;
     }
     for (size_t i = 1; i < op->rows_n; i++)
         if (!op->in.append.skip[i] && find_row(&op->set, &op->rows[i]) != NULL)
             skipped = op->in.append.skip[i] = true;
     if (!skipped && state.next == 0 && state.change + 1 == op->change) {
-        op_end(op, TR_TRANSIENT, "history: an append that nothing speaks against was not applied");
+        cass_op_end(op, TR_TRANSIENT, "history: an append that nothing speaks against was not applied");
         return;
     }
     append_go(op);
@@ -289,23 +289,23 @@ static void append_write(struct history_op *op)
     size_t n = 1;
 
     if (c == NULL) {
-        op_end(op, TR_NOMEM, "history: batch");
+        cass_op_end(op, TR_NOMEM, "history: batch");
         return;
     }
     op->change = slot->state.change + 1;
     op->reading = slot->current;
-    call_init(&c[0], is_delete ? ST_CHANGE_GONE : ST_CHANGE);
-    arg_u64(&c[0], op->change);
+    cass_call_init(&c[0], is_delete ? ST_CHANGE_GONE : ST_CHANGE);
+    cass_arg_u64(&c[0], op->change);
     if (is_delete)
-        arg_uuid(&c[0], &row->turn);
-    arg_uuid(&c[0], &row->chat);
-    arg_i32(&c[0], slot->current);
-    arg_u64(&c[0], slot->state.change);
-    arg_uuid(&c[0], &row->turn);
+        cass_arg_uuid(&c[0], &row->turn);
+    cass_arg_uuid(&c[0], &row->chat);
+    cass_arg_i32(&c[0], slot->current);
+    cass_arg_u64(&c[0], slot->state.change);
+    cass_arg_uuid(&c[0], &row->turn);
     for (size_t i = 0; i < op->rows_n; i++)
         if (!op->in.append.skip[i])
-            call_row(&c[n++], ST_ROW_NEW, &op->rows[i], slot->current, op->change);
-    op_send(op, c, n, true, on_appended);
+            cass_call_row(&c[n++], ST_ROW_NEW, &op->rows[i], slot->current, op->change);
+    cass_op_send(op, c, n, true, on_appended);
     free(c);
 }
 
@@ -316,14 +316,14 @@ static void append_judge(struct history_op *op)
     bool deleted = false;
 
     if (op->set.n == 0) {
-        op_end(op, TR_NOT_FOUND, "history: no such turn");
+        cass_op_end(op, TR_NOT_FOUND, "history: no such turn");
         return;
     }
-    slot_saw_turn(op->slot, &row->turn);
+    cass_slot_saw_turn(op->slot, &row->turn);
     for (size_t i = 0; i < op->set.n; i++)
         deleted = deleted || (op->set.rows[i].part == PART_STATE && op->set.rows[i].event == TURN_EVENT_DELETE);
     if (deleted && (row->part != PART_STATE || stands == NULL)) {
-        op_end(op, TR_NOT_FOUND, "history: this turn is deleted");
+        cass_op_end(op, TR_NOT_FOUND, "history: this turn is deleted");
         return;
     }
     if (stands != NULL) {
@@ -337,14 +337,14 @@ static void append_judge(struct history_op *op)
 
 static void append_read(struct history_op *op)
 {
-    read_turn(op, &op->rows[0].turn, append_judge);
+    cass_read_turn(op, &op->rows[0].turn, append_judge);
 }
 
 static void append_in_month(struct history_op *op)
 {
     const struct uuid *turn = &op->rows[0].turn;
 
-    if (history_bucket(turn) >= op->slot->current && slot_knows_turn(op->slot, turn))
+    if (cass_bucket(turn) >= op->slot->current && cass_slot_knows_turn(op->slot, turn))
         append_write(op);
     else
         append_read(op);
@@ -352,22 +352,22 @@ static void append_in_month(struct history_op *op)
 
 static void append_go(struct history_op *op)
 {
-    month_enter(op, op->slot->current, append_in_month);
+    cass_month_enter(op, op->slot->current, append_in_month);
 }
 
 static void append_in_lane(struct history_op *op)
 {
-    slot_need(op, append_go);
+    cass_slot_need(op, append_go);
 }
 
-void begin_append(struct history_op *op)
+void cass_begin_append(struct history_op *op)
 {
     for (size_t i = 0; i < op->rows_n; i++)
         if (op->rows[i].part == PART_STATE && op->rows[i].event == TURN_EVENT_DELETE)
             op->in.append.is_delete = true;
     op->in.append.skip = calloc(op->rows_n, sizeof *op->in.append.skip);
     if (op->in.append.skip == NULL)
-        op_end(op, TR_NOMEM, "history: append");
+        cass_op_end(op, TR_NOMEM, "history: append");
     else
-        lane_enter(op, append_in_lane);
+        cass_lane_enter(op, append_in_lane);
 }
