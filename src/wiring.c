@@ -12,6 +12,9 @@
 #ifdef TROUPE_WITH_LLAMA
 #include "adapter/llama/engine.h"
 #endif
+#ifdef TROUPE_WITH_CASSANDRA
+#include "adapter/cassandra/history.h"
+#endif
 #include "keyfile.h"
 
 #include <errno.h>
@@ -204,6 +207,18 @@ static enum tr_rc open_postgres(struct wiring *w, const char *url, struct tr_err
     return postgres_catalogue_open(w->loop, url, &w->env.catalogue, err);
 }
 
+static enum tr_rc open_cassandra(struct wiring *w, const char *url, struct tr_err *err)
+{
+#ifdef TROUPE_WITH_CASSANDRA
+    return cassandra_history_open(w->loop, url, &w->env.history, err);
+#else
+    (void)w, (void)url;
+    return tr_fail(err, TR_INVALID,
+                   "this build has no Cassandra client: scripts/cassandra-client.sh, then meson with -Dcassandra=true "
+                   "(`make build-servers` does both)");
+#endif
+}
+
 static enum tr_rc open_redis(struct wiring *w, const char *url, struct tr_err *err)
 {
     return redis_registry_open(w->loop, url, &w->env.registry, err);
@@ -221,6 +236,7 @@ static const struct adapter {
     {WIRING_REGISTRY, "registry", "TROUPE_REGISTRY", "memory", true, open_memory_registry},
     {WIRING_QUEUE, "broker", "TROUPE_BROKER", "amqp", false, open_rabbitmq},
     {WIRING_CATALOGUE, "catalogue", "TROUPE_CATALOGUE", "postgresql", false, open_postgres},
+    {WIRING_HISTORY, "history", "TROUPE_HISTORY", "cassandra", false, open_cassandra},
     {WIRING_REGISTRY, "registry", "TROUPE_REGISTRY", "redis", false, open_redis},
 };
 #define ADAPTERS (sizeof adapters / sizeof adapters[0])
