@@ -3,6 +3,7 @@
 #define ROLE_INFERENCE_IMPL_H
 
 #include "base/log.h"
+#include "role/common/story.h"
 #include "role/inference/context.h"
 #include "role/inference/inference.h"
 
