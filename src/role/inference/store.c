@@ -151,6 +151,18 @@ static void keep_context(struct turn *t)
     buf_release(&sealed);
 }
 
+void store_show_metrics(void)
+{
+    for (enum finish f = FINISH_STOP; f <= FINISH_ERROR; f++)
+        metric_show(&metric_turns[f]);
+    for (size_t i = 0; i < sizeof metric_errors / sizeof metric_errors[0]; i++)
+        metric_show(&metric_errors[i]);
+    for (size_t i = 0; i < sizeof metric_tokens / sizeof metric_tokens[0]; i++)
+        metric_show(&metric_tokens[i]);
+    metric_show(&metric_adopted);
+    metric_show(&metric_turn_time);
+}
+
 static void count_error(const char *code)
 {
     size_t i = 0;
