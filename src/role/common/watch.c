@@ -225,6 +225,8 @@ enum tr_rc watch_start(const struct role_env *env, bool notify_lengths, struct w
         free(w);
         return tr_fail(err, TR_NOMEM, "watch");
     }
+    if (w->lengths)
+        metric_show(&metric_notify);
     *ret_watch = w;
     return TR_OK;
 }
