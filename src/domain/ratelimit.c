@@ -3,7 +3,7 @@
 
 #define MINUTE_US UINT64_C(60000000)
 
-static uint32_t burst_of(uint32_t per_minute)
+uint32_t ratelimit_burst(uint32_t per_minute)
 {
     uint32_t burst = per_minute / 4;
 
@@ -19,7 +19,7 @@ uint64_t ratelimit_take(uint64_t *tat_us, uint32_t per_minute, uint64_t now_us)
     if (per_minute == 0)
         return 0;
     interval = MINUTE_US / per_minute;
-    burst = burst_of(per_minute);
+    burst = ratelimit_burst(per_minute);
     tolerance = (burst - 1) * interval;
     if (tat < now_us)
         tat = now_us;

@@ -11,4 +11,7 @@
  */
 uint64_t ratelimit_take(uint64_t *tat_us, uint32_t per_minute, uint64_t now_us);
 
+/* How many may come at once at this rate. */
+uint32_t ratelimit_burst(uint32_t per_minute);
+
 #endif

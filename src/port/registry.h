@@ -21,6 +21,7 @@ struct registry_worker {
     char queue[128];
     char engine[64], model[96], device[96];
     uint32_t slots, context_tokens, weight, load;
+    uint64_t age_ms; /* in a list: how long ago it was registered; a refresh does not make it younger */
 };
 
 struct registry_context {

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "adapter/rabbitmq/queue.h"
-#include "base/metrics.h"
+#include "base/log.h"
 #include "queue_broker_fixture.h"
 #include "queue_fixture.h"
 
@@ -115,12 +115,12 @@ static void restarts(void **state)
         support_for(b.loop, 200);
         server("start");
         support_count(b.loop, &f.ended, each * (round + 1));
+        support_count(b.loop, &r.gaps, round + 1); /* the next round finds a connection */
     }
     print_message("  %zu confirmed, %zu uncertain, %zu sent later or not at all\n", f.by_rc[TR_OK],
                   f.by_rc[TR_UNCERTAIN], f.by_rc[TR_TRANSIENT]);
     assert_int_equal(f.by_rc[TR_OK] + f.by_rc[TR_UNCERTAIN] + f.by_rc[TR_TRANSIENT], each * rounds);
     support_count(b.loop, &r.distinct, f.by_rc[TR_OK]);
-    assert_true(r.gaps >= rounds);
     free(r.seen);
     bench_end(&b);
 }
@@ -306,6 +306,9 @@ static void leader_killed(void **state)
 
 int main(void)
 {
+    if (getenv("TROUPE_TEST_LOG") != NULL)
+        log_set_level(LOG_DEBUG);
+
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(checks, begin),        cmocka_unit_test_setup(restarts, begin),
         cmocka_unit_test_setup(stalls, begin),        cmocka_unit_test_setup(redelivers, begin),

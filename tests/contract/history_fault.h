@@ -6,5 +6,7 @@
 
 extern const struct CMUnitTest history_fault_tests[];
 extern const size_t history_fault_tests_n;
+extern const struct CMUnitTest history_file_tests[]; /* of those that keep a file of ours */
+extern const size_t history_file_tests_n;
 
 #endif

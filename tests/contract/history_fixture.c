@@ -14,7 +14,8 @@ struct store *store_new(const char *name)
 
     assert_non_null(s);
     snprintf(s->name, sizeof s->name, "%s-%s.db", adapter->name, name);
-    s->path = support_path(s->name);
+    s->path = adapter->server == NULL ? support_path(s->name) : strdup(support_server(adapter->server));
+    assert_non_null(s->path);
     store_open(s);
     return s;
 }
@@ -44,6 +45,16 @@ void store_free(struct store *s)
     store_close(s);
     free(s->path);
     free(s);
+}
+
+void store_init(void)
+{
+    struct store *s = store_new("init");
+    struct wait w = {.loop = s->loop};
+
+    if (wait_end(&w, s->h->ops->init(s->h, wait_done, &w, &w.op, &w.err)) != TR_OK)
+        fail_msg("init: %s", tr_err_text(&w.err));
+    store_free(s);
 }
 
 void answer_release(struct answer *a)

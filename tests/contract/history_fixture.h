@@ -19,6 +19,7 @@
 /* An adapter under test: a row in history.c's table. */
 struct adapter {
     const char *name;
+    const char *server; /* the variable with its URL; NULL: embedded, a file of the test's own */
     enum tr_rc (*open)(struct loop *loop, const char *path, struct history **ret_history, struct tr_err *err);
 };
 extern const struct adapter *adapter; /* the one that is being tested */
@@ -29,10 +30,11 @@ struct store {
     char *path;
     char name[64];
 };
-struct store *store_new(const char *name); /* a fresh, open one; "…/<adapter>-<name>.db" */
+struct store *store_new(const char *name); /* a fresh, open one; "…/<adapter>-<name>.db", or the server's */
 void store_open(struct store *s);          /* the same file again */
 void store_close(struct store *s);         /* the file stays */
 void store_free(struct store *s);
+void store_init(void); /* a server's schema */
 
 /* What an operation's callback brought, copied. */
 struct answer {

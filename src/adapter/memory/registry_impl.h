@@ -33,6 +33,7 @@ struct mr_worker {
     struct registry_worker w;
     uint64_t expires_ms;
     struct mr_worker *next;
+    uint64_t since_ms;
 };
 
 /* A gateway's name, kept once: connections point here. */

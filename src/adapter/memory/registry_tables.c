@@ -75,8 +75,12 @@ enum tr_rc mr_worker_register(struct memory_registry *r, const struct registry_w
         mine = calloc(1, sizeof *mine);
         if (mine == NULL)
             return nomem(err);
-        while (number_taken(r, w->character, number))
-            number++;
+        if (w->number != 0 && !number_taken(r, w->character, w->number))
+            number = w->number; /* it was there before */
+        else
+            while (number_taken(r, w->character, number))
+                number++;
+        mine->since_ms = now_ms(r);
         mine->next = r->workers;
         r->workers = mine;
         r->workers_n++;
@@ -130,7 +134,7 @@ enum tr_rc mr_workers_list(struct memory_registry *r, const char *character, str
     n = 0;
     for (const struct mr_worker *at = r->workers; at != NULL; at = at->next)
         if (strcmp(at->w.character, character) == 0)
-            list[n++] = at->w;
+            list[n] = at->w, list[n++].age_ms = now_ms(r) - at->since_ms;
     *ret_list = list;
     *ret_n = n;
     return TR_OK;

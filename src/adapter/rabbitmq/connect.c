@@ -253,6 +253,7 @@ bool rmq_connect(struct rabbitmq_queue *q)
         ok = declare_all(q);
     }
     if (!ok) {
+        log_event(LOG_DEBUG, "rabbitmq.unreached", "rc=%s cause=%Q", tr_rc_name(q->trouble.rc), q->trouble.text);
         if (q->conn != NULL)
             drop_connection(q);
         later(q);

@@ -1,0 +1,353 @@
+/*
+ * redis - what only a real Redis can do to the registry: FLUSHALL, forgotten scripts, a restart, a stall, cut connections,
+ * refusals.  Runs where TROUPE_TEST_REDIS is set (tests/servers/redis.sh).
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "adapter/redis/impl.h"
+#include "base/url.h"
+#include "support.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct loop *loop;
+static struct registry *reg;
+
+static int set_up(void **state)
+{
+    char url[512];
+
+    (void)state;
+    snprintf(url, sizeof url, "%s?prefix=redis%d.", getenv("TROUPE_TEST_REDIS"), (int)getpid());
+    assert_int_equal(loop_new(&loop, NULL), TR_OK);
+    assert_int_equal(redis_registry_open(loop, url, &reg, NULL), TR_OK);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    reg->ops->close(reg);
+    loop_drain(loop);
+    loop_free(loop);
+    return 0;
+}
+
+static void server(const char *verb)
+{
+    support_server_do("redis", "TROUPE_TEST_REDIS_DIR", verb, 0);
+}
+
+/* A command past the adapter. */
+static void command(const char *text)
+{
+    struct url u = {0};
+    redisContext *c;
+    redisReply *reply;
+
+    assert_int_equal(url_parse(getenv("TROUPE_TEST_REDIS"), 6379, &u, NULL), TR_OK);
+    c = redisConnect(u.host[0].name, u.host[0].port);
+    assert_true(c != NULL && c->err == 0);
+    freeReplyObject(redisCommand(c, "AUTH %s", u.password));
+    reply = redisCommand(c, text);
+    assert_non_null(reply);
+    if (reply->type == REDIS_REPLY_ERROR)
+        fail_msg("%s: %s", text, reply->str);
+    freeReplyObject(reply);
+    redisFree(c);
+    url_release(&u);
+}
+
+struct got {
+    struct wait w; /* first */
+    uint64_t number;
+    size_t n;
+    char server[160];
+    uint64_t clock_ms;
+};
+
+static void on_number(void *ctx, enum tr_rc rc, uint32_t number, const struct tr_err *err)
+{
+    wait_called(ctx, rc, err);
+    ((struct got *)ctx)->number = number;
+}
+
+static void on_names(void *ctx, enum tr_rc rc, const char *const *names, size_t n, const struct tr_err *err)
+{
+    (void)names;
+    wait_called(ctx, rc, err);
+    ((struct got *)ctx)->n = n;
+}
+
+static void on_workers(void *ctx, enum tr_rc rc, const struct registry_worker *list, size_t n, const struct tr_err *err)
+{
+    (void)list;
+    wait_called(ctx, rc, err);
+    ((struct got *)ctx)->n = n;
+}
+
+static void on_checked(void *ctx, enum tr_rc rc, const struct service_report *report, const struct tr_err *err)
+{
+    struct got *g = ctx;
+
+    wait_called(&g->w, rc, err);
+    if (report != NULL) {
+        memcpy(g->server, report->server, sizeof g->server);
+        g->clock_ms = report->clock_ms;
+    }
+}
+
+static const struct uuid chat = {{0x01, 0x90, 7}};
+
+static enum tr_rc conn_put(struct got *g)
+{
+    *g = (struct got){.w.loop = loop};
+    return wait_end(&g->w, reg->ops->conn_put(reg, &chat, "gateway.1", 60000, wait_done, g, &g->w.op, &g->w.err));
+}
+
+static enum tr_rc conns(struct got *g)
+{
+    *g = (struct got){.w.loop = loop};
+    return wait_end(&g->w, reg->ops->conns(reg, &chat, on_names, g, &g->w.op, &g->w.err));
+}
+
+static enum tr_rc join(struct registry_worker *w, struct got *g)
+{
+    enum tr_rc rc;
+
+    *g = (struct got){.w.loop = loop};
+    rc = wait_end(&g->w, reg->ops->worker_register(reg, w, 60000, on_number, g, &g->w.op, &g->w.err));
+    w->number = (uint32_t)g->number;
+    return rc;
+}
+
+static enum tr_rc refresh(const struct registry_worker *w, struct got *g)
+{
+    *g = (struct got){.w.loop = loop};
+    return wait_end(&g->w, reg->ops->worker_refresh(reg, w, 60000, wait_done, g, &g->w.op, &g->w.err));
+}
+
+/* Everything may be lost at any moment: nothing breaks, and each comes back by itself. */
+static void all_is_lost(void **state)
+{
+    struct registry_worker a = {.character = "any", .id = "a", .weight = 1}, b = a;
+    struct got g;
+
+    (void)state;
+    strcpy(b.id, "b");
+    assert_int_equal(join(&a, &g), TR_OK);
+    assert_int_equal(join(&b, &g), TR_OK);
+    assert_int_equal(b.number, 2);
+    assert_int_equal(conn_put(&g), TR_OK);
+    command("FLUSHALL");
+    assert_int_equal(conns(&g), TR_OK);
+    assert_int_equal(g.n, 0);
+    assert_int_equal(refresh(&b, &g), TR_NOT_FOUND);
+    assert_int_equal(join(&b, &g), TR_OK); /* first, and still with its own number */
+    assert_int_equal(b.number, 2);
+    assert_int_equal(join(&a, &g), TR_OK);
+    assert_int_equal(a.number, 1);
+    command("SCRIPT FLUSH");
+    assert_int_equal(refresh(&a, &g), TR_OK);
+    assert_int_equal(conn_put(&g), TR_OK);
+    assert_int_equal(conns(&g), TR_OK);
+    assert_int_equal(g.n, 1);
+}
+
+struct many {
+    size_t ended, by_rc[TR_RC_COUNT];
+};
+
+static void on_many(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    struct many *m = ctx;
+
+    (void)err;
+    m->ended++;
+    m->by_rc[rc]++;
+}
+
+static void many_puts(struct many *m, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct uuid id = chat;
+
+        id.b[8] = (uint8_t)i;
+        id.b[9] = (uint8_t)(i >> 8);
+        assert_int_equal(reg->ops->conn_put(reg, &id, "gateway.1", 60000, on_many, m, NULL, NULL), TR_OK);
+    }
+}
+
+static void is_restarted(void **state)
+{
+    struct many m = {0};
+    struct got g;
+
+    (void)state;
+    assert_int_equal(conn_put(&g), TR_OK);
+    for (size_t round = 1; round <= 3; round++) {
+        many_puts(&m, 500);
+        server(round == 2 ? "stop" : "kill");
+        many_puts(&m, 500);
+        server("start");
+        support_count(loop, &m.ended, round * 1000);
+        for (int i = 0; i < 40 && conn_put(&g) != TR_OK; i++)
+            continue;
+        assert_int_equal(conn_put(&g), TR_OK);
+    }
+    assert_int_equal(m.by_rc[TR_OK] + m.by_rc[TR_UNCERTAIN] + m.by_rc[TR_TRANSIENT], 3000);
+    print_message("  %zu done, %zu uncertain, %zu never sent\n", m.by_rc[TR_OK], m.by_rc[TR_UNCERTAIN],
+                  m.by_rc[TR_TRANSIENT]);
+}
+
+static void stalls(void **state)
+{
+    struct many m = {0};
+    struct got g;
+    uint64_t start;
+
+    (void)state;
+    assert_int_equal(conn_put(&g), TR_OK);
+    server("pause");
+    start = mono_ns();
+    many_puts(&m, 1000);
+    assert_int_equal(conns(&g), TR_TRANSIENT);
+    support_count(loop, &m.ended, 1000);
+    assert_int_equal(m.by_rc[TR_UNCERTAIN], 1000);
+    assert_true(mono_ns() - start < 4 * 1000000000ull);
+    server("resume");
+    for (int i = 0; i < 40 && conn_put(&g) != TR_OK; i++)
+        continue;
+    assert_int_equal(conns(&g), TR_OK);
+    assert_int_equal(g.n, 1);
+}
+
+static void is_cut(void **state)
+{
+    struct many m = {0};
+    struct got g;
+
+    (void)state;
+    assert_int_equal(conn_put(&g), TR_OK);
+    for (size_t round = 1; round <= 20; round++) {
+        many_puts(&m, 200);
+        support_for(loop, round % 3);
+        command("CLIENT KILL TYPE normal SKIPME yes");
+        support_count(loop, &m.ended, round * 200);
+    }
+    for (int i = 0; i < 3 && conn_put(&g) != TR_OK; i++)
+        continue; /* the last cut may not be noticed yet */
+    assert_int_equal(conn_put(&g), TR_OK);
+    assert_int_equal(m.by_rc[TR_OK] + m.by_rc[TR_UNCERTAIN], 4000);
+}
+
+static enum tr_rc check_url(const char *url, struct got *g)
+{
+    struct registry *other = NULL;
+    enum tr_rc rc;
+
+    assert_int_equal(redis_registry_open(loop, url, &other, NULL), TR_OK);
+    *g = (struct got){.w.loop = loop};
+    rc = wait_end(&g->w, other->ops->check(other, on_checked, g, &g->w.op, &g->w.err));
+    other->ops->close(other);
+    return rc;
+}
+
+static void checks(void **state)
+{
+    const char *const url = getenv("TROUPE_TEST_REDIS");
+    struct got g;
+    char other[256];
+
+    (void)state;
+    assert_int_equal(check_url(url, &g), TR_OK);
+    assert_non_null(strstr(g.server, "Redis 7"));
+    assert_true(llabs((long long)g.clock_ms - (long long)wall_ms()) < 1000);
+    snprintf(other, sizeof other, "redis://:wrong-secret@%s", strchr(url, '@') + 1);
+    assert_int_equal(check_url(other, &g), TR_INVALID);
+    assert_non_null(strstr(g.w.err.msg, "password"));
+    assert_null(strstr(g.w.err.msg, "wrong-secret"));
+    snprintf(other, sizeof other, "redis://%s", strchr(url, '@') + 1);
+    assert_int_equal(check_url(other, &g), TR_INVALID);
+    assert_int_equal(check_url("redis://127.0.0.1:9/0", &g), TR_TRANSIENT);
+    if (strstr(g.w.err.msg, "cannot reach Redis at 127.0.0.1:9") == NULL)
+        fail_msg("%s", g.w.err.msg);
+    assert_int_equal(check_url("redis://no-such-host.invalid/0", &g), TR_TRANSIENT);
+}
+
+/* A replica, or a full one, refuses: told, and gone when that is over. */
+static void refuses(void **state)
+{
+    struct registry_worker a = {.character = "any", .id = "full", .weight = 1};
+    struct got g;
+
+    (void)state;
+    assert_int_equal(conn_put(&g), TR_OK);
+    command("REPLICAOF 127.0.0.1 9");
+    assert_int_equal(conn_put(&g), TR_TRANSIENT);
+    command("REPLICAOF NO ONE");
+    assert_int_equal(conn_put(&g), TR_OK);
+    command("CONFIG SET maxmemory 1");
+    assert_int_equal(join(&a, &g), TR_BUSY);
+    command("CONFIG SET maxmemory 0");
+    assert_int_equal(join(&a, &g), TR_OK);
+}
+
+/* What another version, or somebody's hand, put there. */
+static void odd_records(void **state)
+{
+    char line[512];
+    struct got g = {.w.loop = loop};
+
+    (void)state;
+    snprintf(line, sizeof line, "SADD redis%d.troupe:workers:odd 1 2 3 4", (int)getpid());
+    command(line);
+    /* one word a script: hiredis splits a command at its spaces */
+    snprintf(
+        line, sizeof line,
+        "EVAL redis.call('SET','redis%d.troupe:worker:odd:1','17\\nid=x\\nweight=1\\nlater=thing\\n')"
+        "redis.call('SET','redis%d.troupe:worker:odd:2','rubbish')redis.call('SET','redis%d.troupe:worker:odd:3','') 0",
+        (int)getpid(), (int)getpid(), (int)getpid());
+    command(line);
+    assert_int_equal(wait_end(&g.w, reg->ops->workers(reg, "odd", on_workers, &g, &g.w.op, &g.w.err)), TR_OK);
+    assert_int_equal(g.n, 1);
+}
+
+static void speed(void **state)
+{
+    const size_t n = 20000;
+    struct many m = {0};
+    const uint64_t start = mono_ns();
+
+    (void)state;
+    many_puts(&m, n);
+    support_count(loop, &m.ended, n);
+    assert_int_equal(m.by_rc[TR_OK], n);
+    print_message("  %.0f scripted writes a second\n", (double)n * 1e9 / (double)(mono_ns() - start));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(checks, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(all_is_lost, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(odd_records, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(refuses, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(is_cut, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(stalls, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(is_restarted, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(speed, set_up, tear_down),
+    };
+
+    if (support_server("TROUPE_TEST_REDIS") == NULL)
+        return 77; /* Meson: skipped */
+    return cmocka_run_group_tests_name("Redis", tests, NULL, NULL);
+}
