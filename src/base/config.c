@@ -21,10 +21,17 @@ static const struct key {
     {"TROUPE_METRICS_LISTEN", "",
      "Where /metrics, /healthz and /readyz are served for those who watch: address:port; empty: nowhere but on "
      "TROUPE_LISTEN. When it is set, TROUPE_LISTEN serves no /metrics."},
-    {"TROUPE_BROKER", "sqlite:data/queue.db", "The queues between the roles."},
-    {"TROUPE_HISTORY", "sqlite:data/history.db", "Chats and turns, sealed."},
-    {"TROUPE_CATALOGUE", "sqlite:data/catalogue.db", "Users and characters."},
-    {"TROUPE_REGISTRY", "memory:", "Workers, connections, recent context, rate limits: all of it can be rebuilt."},
+    {"TROUPE_BROKER", "sqlite:data/queue.db",
+     "The queues between the roles: sqlite:PATH, or amqp://user:password@host:5672/vhost (RabbitMQ; several hosts with "
+     "commas)."},
+    {"TROUPE_HISTORY", "sqlite:data/history.db",
+     "Chats and turns, sealed: sqlite:PATH, or cassandra://host1,host2:9042/keyspace (?replication=, &datacenter=, "
+     "&consistency=local)."},
+    {"TROUPE_CATALOGUE", "sqlite:data/catalogue.db",
+     "Users and characters: sqlite:PATH, or postgresql://user:password@primary,replica:5432/database."},
+    {"TROUPE_REGISTRY", "memory:",
+     "Workers, connections, recent context, rate limits, all of which can be rebuilt: memory:, or "
+     "redis://:password@host:6379/0."},
     {"TROUPE_MEDIA", "file:data/media", "Pictures and sound: read, but nothing is stored there yet."},
     {"TROUPE_ENGINE", "llama:.deps/models/SmolLM2-135M-Instruct.Q4_1.gguf",
      "What writes the replies, several in order of fallback, comma-separated: llama:PATH of a GGUF. "
@@ -50,6 +57,10 @@ static const struct key {
      "What may wait for a slow reader: deltas are dropped first, then the connection."},
     {"TROUPE_IDLE_SECONDS", "300", "A connection that answers no ping for so long is closed."},
     {"TROUPE_WORKER_TTL_MS", "10000", "How long a worker counts as alive after its last sign of life."},
+    {"TROUPE_WORKER_ERRORS_MAX", "8",
+     "So many failures of the engine in a row, and `troupe inference` hands over what it holds, leaves and exits with "
+     "1; 0: never."},
+    {"TROUPE_WORKER_RSS_MAX_MIB", "0", "The same past so much memory, in MiB; 0: no limit."},
     {"TROUPE_DRAIN_SECONDS", "20", "How long a stop waits for what is under way."},
     {"TROUPE_LOG_LEVEL", "info", "debug, info, warn, error."},
 };

@@ -61,9 +61,9 @@ struct run {
     size_t inferences, inferences_left;
     struct notifier *notifier;
     uv_signal_t term, interrupt;
-    bool signals, draining;
+    bool signals, draining, troubled;
     uint64_t drain_seconds;
-    struct loop_timer *drain_limit;
+    struct loop_timer *drain_limit, *trouble;
 };
 
 static enum tr_rc start_roles(struct run *u, struct tr_err *err)
@@ -141,6 +141,17 @@ static void on_drain_limit(void *ctx)
     loop_stop(u->wiring.loop);
 }
 
+static void drain(struct run *u)
+{
+    u->draining = true;
+    if (timer_start(u->wiring.loop, u->drain_seconds * 1000 + 1000, 0, on_drain_limit, u, &u->drain_limit) != TR_OK)
+        u->drain_limit = NULL;
+    if (u->gateway != NULL)
+        gateway_drain(u->gateway, on_gateway_drained, u);
+    else
+        on_gateway_drained(u);
+}
+
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct run *u = handle->data;
@@ -150,14 +161,26 @@ static void on_signal(uv_signal_t *handle, int number)
         loop_stop(u->wiring.loop);
         return;
     }
-    u->draining = true;
     log_event(LOG_INFO, "run.drain", "role=%s signal=%d", u->role->name, number);
-    if (timer_start(u->wiring.loop, u->drain_seconds * 1000 + 1000, 0, on_drain_limit, u, &u->drain_limit) != TR_OK)
-        u->drain_limit = NULL;
-    if (u->gateway != NULL)
-        gateway_drain(u->gateway, on_gateway_drained, u);
-    else
-        on_gateway_drained(u);
+    drain(u);
+}
+
+/* A worker in trouble leaves, and its supervisor starts it anew (contract 3.5). */
+static void on_trouble(void *ctx, const char *why)
+{
+    struct run *u = ctx;
+
+    (void)why; /* it was logged */
+    u->troubled = true;
+    timer_again(u->trouble, 0); /* not from within what found it */
+}
+
+static void on_trouble_timer(void *ctx)
+{
+    struct run *u = ctx;
+
+    if (u->troubled && !u->draining)
+        drain(u);
 }
 
 static void start_signals(struct run *u)
@@ -175,6 +198,7 @@ static void start_signals(struct run *u)
 static void run_release(struct run *u)
 {
     timer_stop(u->drain_limit);
+    timer_stop(u->trouble);
     if (u->signals) {
         uv_close((uv_handle_t *)&u->term, NULL);
         uv_close((uv_handle_t *)&u->interrupt, NULL);
@@ -228,10 +252,14 @@ static enum tr_rc run(struct run *u, struct tr_err *err)
     if (rc != TR_OK)
         return rc;
     start_signals(u);
+    if (!alone && timer_start(u->wiring.loop, UINT32_MAX, 0, on_trouble_timer, u, &u->trouble) == TR_OK)
+        for (size_t i = 0; i < u->inferences; i++)
+            if (u->inference[i] != NULL)
+                inference_on_trouble(u->inference[i], on_trouble, u);
     tell_ready(u);
     loop_run(u->wiring.loop);
     log_event(LOG_INFO, "run.stopped", "role=%s pid=%d", u->role->name, (int)getpid());
-    return TR_OK;
+    return u->troubled ? tr_fail(err, TR_TRANSIENT, "left because of trouble; start it anew") : TR_OK;
 }
 
 /* What follows the command's name.  EXIT_DONE: go on; else the exit status, and it was told why. */

@@ -136,8 +136,7 @@ void pg_link_lost(struct pg_link *l, const char *why)
 
     if (l->state == PG_DOWN)
         return;
-    log_event(LOG_DEBUG, "postgres.lost", "host=%s cause=%.*s", l->c->url.host[l->host].name, (int)strcspn(why, "\n"),
-              why);
+    log_event(LOG_DEBUG, "postgres.lost", "host=%s cause=%Q", l->c->url.host[l->host].name, why);
     if (!l->c->closing)
         trouble(l, why);
     resolve_stop(l->resolving);

@@ -163,6 +163,8 @@ static void engine_failed(struct turn *t, enum tr_rc rc, const struct tr_err *er
         turn_finish(t, SETTLE_LATER, 1000, NULL);
         return;
     }
+    if (rc != TR_INVALID && ++t->r->errors == t->r->errors_max)
+        inference_trouble(t->r, "the engine failed too often in a row (TROUPE_WORKER_ERRORS_MAX)");
     turn_fail(t, "engine_failed", rc == TR_INVALID, rc, err);
 }
 
@@ -186,6 +188,7 @@ static void on_done(void *ctx, enum tr_rc rc, const struct engine_result *result
         if (result != NULL)
             t->usage = *result;
         metric_observe_us(&metric_generation, (loop_now_ms(t->r->env.loop) - t->begun_ms) * 1000);
+        t->r->errors = 0;
         fault_point("inference.generated");
         t->finish = t->stop || result == NULL ? FINISH_STOPPED : result->finish;
         turn_enter(t, TURN_CHECKING);
