@@ -116,7 +116,12 @@ static const char *ready(const struct monitor *m, struct buf *body)
         add_error(body, "unavailable",
                   m->ever_served ? "draining: this process is about to stop" : "starting: not serving yet", NULL);
     } else {
-        buf_printf(body, "{\"status\":\"ready\",\"role\":\"%s\"}", m->role);
+        buf_printf(body, "{\"status\":\"ready\",\"role\":\"%s\"", m->role);
+        if (why.len > 0) {
+            buf_add_str(body, ",\"degraded\":");
+            buf_add_json_string(body, (const char *)why.data, why.len);
+        }
+        buf_add_str(body, "}");
     }
     buf_release(&why);
     buf_release(&message);

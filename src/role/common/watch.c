@@ -251,16 +251,19 @@ void watch_free(struct watch *w)
 
 bool watch_reached(const struct watch *w, bool causes, const char **ret_key, struct buf *why)
 {
-    bool reached = true;
+    bool reached = true, all = true;
 
     for (enum store_id id = 0; id < STORES; id++) {
         const struct store *const s = &w->stores[id];
 
         if (!s->there || s->state == UP)
             continue;
-        buf_printf(why, "%s%s", reached ? "" : ", ", names[id]);
+        buf_printf(why, "%s%s", all ? "" : ", ", names[id]);
         if (causes)
             buf_printf(why, " (%s)", s->state == UNKNOWN ? "not asked yet" : s->cause);
+        all = false;
+        if (id == REGISTRY)
+            continue;
         if (reached)
             *ret_key = store_keys[id];
         reached = false;

@@ -16,9 +16,11 @@ enum tr_rc watch_start(const struct role_env *env, bool notify_lengths, struct w
 void watch_free(struct watch *w); /* before the stores are closed; NULL is fine */
 
 /*
- * True: every store has answered when it was asked last.  Else *ret_key is the key of the first that has not
- * ("TROUPE_BROKER"), and `why` says which have not: by name alone ("broker, registry"), or with causes, which
- * name hosts and so are for those who run this, not for clients.
+ * True: every store that a role can't do without has answered when it was asked last; the registry is none of them
+ * (contract 3.7: messages are accepted without it, and a balancer must not be left with no gateway at all).
+ * False: *ret_key is the key of the first that has not ("TROUPE_BROKER").
+ * Either way `why` says which have not: by name alone ("broker, registry"), or with causes, which name hosts and so are
+ * for those who run this, not for clients.
  */
 bool watch_reached(const struct watch *w, bool causes, const char **ret_key, struct buf *why);
 

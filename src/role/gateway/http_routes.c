@@ -283,7 +283,6 @@ static void get_readyz(struct conn *c, const struct http_request *req, const cha
         buf_add(&json, why.data, why.len);
         http_error(c, 503, "overloaded", buf_str(&json), key, "Retry-After: 2\r\n", false);
         buf_release(&json);
-        buf_release(&why);
     } else if (!g->started || !desk_ready(g->desk)) {
         http_error(c, 503, "overloaded", "not ready: a store or a queue does not answer, or too many turns wait", NULL,
                    "Retry-After: 2\r\n", false);
@@ -291,6 +290,7 @@ static void get_readyz(struct conn *c, const struct http_request *req, const cha
         buf_add_str(&json, "{\"status\":\"ready\"}");
         http_reply_json(c, 200, &json, NULL);
     }
+    buf_release(&why);
 }
 
 static void get_metrics(struct conn *c, const struct http_request *req, const char *id)

@@ -254,6 +254,22 @@ static void a_store_that_refuses_is_named(void **state)
     assert_non_null(strstr(GET("/metrics"), "troupe_store_up{store=\"broker\"} 1\n"));
 }
 
+static void without_the_registry_it_serves_on(void **state)
+{
+    (void)state;
+    monitor_serving(monitor, true);
+    assert_true(support_until(loop, is_reached, NULL, SUPPORT_LIMIT_MS));
+    registry_mood = REFUSES;
+    assert_true(support_until(loop, ready_says, "registry (no \"server\"", SUPPORT_LIMIT_MS));
+    assert_non_null(strstr(GET("/readyz"), "HTTP/1.1 200"));
+    assert_non_null(strstr(GET("/readyz"), "\"degraded\":\"registry (no \\\"server"));
+    assert_non_null(strstr(GET("/metrics"), "troupe_store_up{store=\"registry\"} 0\n"));
+    broker_mood = REFUSES;
+    assert_true(support_until(loop, ready_says, "broker", SUPPORT_LIMIT_MS));
+    assert_non_null(strstr(GET("/readyz"), "HTTP/1.1 503"));
+    assert_non_null(strstr(GET("/readyz"), "host:1), registry"));
+}
+
 static void a_silent_store_is_not_waited_for(void **state)
 {
     size_t before;
@@ -347,6 +363,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(ready_when_it_serves_and_stores_answer, start, stop),
         cmocka_unit_test_setup_teardown(a_store_that_refuses_is_named, start, stop),
+        cmocka_unit_test_setup_teardown(without_the_registry_it_serves_on, start, stop),
         cmocka_unit_test_setup_teardown(a_silent_store_is_not_waited_for, start, stop),
         cmocka_unit_test_setup_teardown(metrics_are_served, start, stop),
         cmocka_unit_test_setup_teardown(what_is_not_a_request_is_refused, start, stop),
