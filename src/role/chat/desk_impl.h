@@ -20,6 +20,7 @@
 
 #include "role/chat/desk.h"
 #include "role/common/keyring.h"
+#include "role/common/story.h"
 
 #define OPEN_TURNS 50
 #define RETRY_FOR_MS 8000      /* a write that is not answered is tried again for so long */
@@ -298,7 +299,6 @@ void desk_open_poke(struct desk *d, struct chat *c); /* a running text came: per
 const char *desk_text_check(const struct desk *d, const char *text, size_t len, char why[static 120]);
 bool desk_id_check(const char *id, size_t len);
 void desk_hex(const uint8_t *bytes, size_t n, char *ret); /* 2n digits and a 0 */
-void desk_trace(char ret[ENVELOPE_TRACE_MAX + 1]);
 
 /* ---- admission.c */
 bool desk_has_room(struct desk *d); /* and note that there is traffic */

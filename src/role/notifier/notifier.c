@@ -13,6 +13,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "role/common/story.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -28,6 +29,10 @@
 struct event { /* one message in hand */
     struct notifier *r;
     struct uuid chat;
+    struct uuid turn; /* of a reply, with variant and trace: for the log; nil: it is something else */
+    int32_t variant;
+    char trace[ENVELOPE_TRACE_MAX + 1];
+    unsigned gateways;               /* that have it */
     struct queue_delivery *delivery; /* NULL: transient */
     uint32_t attempts;
     uint64_t created_ms; /* of a reply; else 0 */
@@ -93,6 +98,16 @@ static void event_free(struct event *e)
     free(e);
 }
 
+static void log_notified(const struct event *e)
+{
+    struct envelope about = {.chat = e->chat, .turn = e->turn, .variant = e->variant};
+
+    if (uuid_is_nil(&e->turn))
+        return;
+    memcpy(about.trace, e->trace, sizeof about.trace);
+    story_log(LOG_INFO, "turn.notified", &about, "gateways=%u", e->gateways);
+}
+
 /* All its publishes have ended: settle it. */
 static void event_end(struct event *e)
 {
@@ -112,6 +127,7 @@ static void event_end(struct event *e)
         q->ops->retry(q, e->delivery, false, NOBODY_PAUSE_MS, NULL);
         free(e);
     } else if (e->failed.rc == TR_OK) {
+        log_notified(e);
         fault_point("notifier.published");
         q->ops->ack(q, e->delivery);
         free(e);
@@ -162,6 +178,7 @@ static void published(struct event *e, const char *gateway, enum tr_rc rc, const
         e->failed = err != NULL ? *err : (struct tr_err){.rc = rc};
     if (rc != TR_OK && rc != TR_NOT_FOUND)
         e->failed.rc = rc;
+    e->gateways += rc == TR_OK;
     if (--e->pending == 0)
         event_end(e);
 }
@@ -347,6 +364,12 @@ static void on_message(void *ctx, const struct queue_incoming *msg)
         memcpy(e->body, msg->body.data, msg->body.len);
     else
         memcpy(&e->body, &msg->body.data, sizeof e->body); /* borrowed until settled; only ever read */
+    if (env.kind == ENVELOPE_REPLY) {
+        e->turn = env.turn;
+        e->variant = env.variant;
+        memcpy(e->trace, env.trace, sizeof e->trace);
+        story_taken(STORY_NOTIFY, &env);
+    }
     r->in_hand++;
     DL_APPEND(line->events, e);
     if (line->r == NULL) { /* new */
