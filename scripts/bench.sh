@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# bench.sh [turns] [connections] [llm]: the figures of bench/RESULTS.md, each beside its peer in the same run, as Markdown.
+# bench.sh [turns] [connections] [routing] [llm]: the figures of bench/RESULTS.md, each beside its peer in the same run, as Markdown.
 . "$(dirname "$0")/common.sh"
 cd "$top"
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(turns connections llm)
+[ ${#parts[@]} -gt 0 ] || parts=(turns connections routing llm)
 gcc -O2 -D_GNU_SOURCE -Wall -Wextra -o build/load bench/load.c
 folder=$(mktemp -d "$deps/bench.XXXX")
 pids=()
@@ -131,13 +131,23 @@ bench_connections() {
     echo
 }
 
+bench_routing() {
+    mkdir -p build
+    gcc -std=c17 -D_GNU_SOURCE -O2 -Wall -Wextra -Isrc -o build/routing bench/routing.c src/domain/hrw.c -lm
+    echo "### Which worker a chat goes to"
+    echo
+    build/routing
+    echo
+}
+
 echo "Machine: $(nproc) cores ($(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)), $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r | cut -d- -f1), $(gcc --version | head -1 | sed 's/ (.*) / /'); $(date -u +%F)."
 echo
 for part in "${parts[@]}"; do
     case $part in
     turns) bench_turns ;;
     connections) bench_connections ;;
+    routing) bench_routing ;;
     llm) bench/llm/run.sh ;;
-    *) die "unknown bench $part: turns, connections, llm" ;;
+    *) die "unknown bench $part: turns, connections, routing, llm" ;;
     esac
 done
