@@ -4,7 +4,7 @@
 cd "$top"
 parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=(turns connections llm)
-gcc -O2 -D_GNU_SOURCE -Wall -Wextra -o build/load bench/load.c
+gcc -O2 -D_GNU_SOURCE -Wall -Wextra -o build/load bench/load.c bench/cpu.c
 folder=$(mktemp -d "$deps/bench.XXXX")
 pids=()
 stop_all() { for p in "${pids[@]}"; do kill "$p" 2>/dev/null && wait "$p" 2>/dev/null || true; done; pids=(); }
