@@ -1,11 +1,13 @@
 /*
  * raw_ops - the engine operations of a turn, alone: what a turn through Troupe's roles is measured against.
  *
- *   raw_ops AMQP_HOST:PORT USER PASSWORD CASSANDRA_HOST:PORT REDIS_HOST:PORT PASSWORD AT_ONCE SECONDS [consume] [GROUPS]
+ *   raw_ops AMQP_HOST:PORT USER PASSWORD CASSANDRA_HOST:PORT REDIS_HOST:PORT PASSWORD AT_ONCE[@RATE] SECONDS [consume] [GROUPS]
  *
  * AT_ONCE "turns" run side by side, each one operation after the other, with nothing in between: a conditional write, two
  * confirmed publishes, a Redis read, two Cassandra reads, a conditional write, a confirmed publish, a Redis read, a confirmed
- * publish, a Redis write (4 publishes to RabbitMQ's quorum queues, 2 + 2 statements of Cassandra, 3 Redis calls).
+ * publish, a Redis write (4 publishes to RabbitMQ's quorum queues, 2 + 2 statements of Cassandra, 5 Redis
+ * calls, of which two are not waited for: ours look up a chat's gateways for its status and its deltas, too).
+ * RATE: so many turns a second of all together, in even steps; a turn counts from when it was due.
  * consume: each of the published messages is also delivered to a second connection and acknowledged, as in a pipeline.
  * GROUPS: NAME=PID,… as of `load`.  Prints one line of key=value figures; the first second is not counted.
  */
@@ -52,6 +54,8 @@ struct turn {
     char key[40];
     int step;
     uint64_t started;
+    uint64_t due; /* paced */
+    uv_timer_t timer;
 };
 
 static amqp_connection_state_t publisher, consumer;
@@ -62,7 +66,7 @@ static uint64_t next_tag = 1, acked = 1;
 static uint8_t body[BODY];
 static uint32_t lat[4000000];
 static size_t counted, done;
-static uint64_t warm, end;
+static uint64_t warm, end, gap; /* microseconds; gap: between the turns of one */
 static bool counting;
 static uint64_t own; /* at the start of the count */
 static uv_loop_t *loop;
@@ -136,7 +140,32 @@ static void on_redis(redisAsyncContext *c, void *reply, void *ctx)
     (void)c;
     if (reply == NULL || ((redisReply *)reply)->type == REDIS_REPLY_ERROR)
         die("redis");
-    next(ctx);
+    if (ctx != NULL)
+        next(ctx);
+}
+
+static void on_due(uv_timer_t *h)
+{
+    struct turn *const t = h->data;
+
+    new_turn(t);
+    t->started = t->due;
+    t->due += gap;
+    next(t);
+}
+
+/* Begin the next turn, now or when it is due. */
+static void again(struct turn *t)
+{
+    const uint64_t now = now_us();
+
+    if (gap == 0) {
+        new_turn(t);
+        next(t);
+        return;
+    }
+    uv_update_time(loop);
+    uv_timer_start(&t->timer, on_due, t->due > now ? (t->due - now + 500) / 1000 : 0, 0);
 }
 
 static void next(struct turn *t)
@@ -145,7 +174,8 @@ static void next(struct turn *t)
         if (counting && counted < sizeof lat / sizeof lat[0])
             lat[counted++] = (uint32_t)(now_us() - t->started);
         done++;
-        new_turn(t);
+        again(t);
+        return;
     }
     switch (t->step++) {
     case 0:
@@ -173,7 +203,9 @@ static void next(struct turn *t)
         publish_step(t, 2);
         break;
     case 8:
-        redisAsyncCommand(redis, on_redis, t, "ZRANGEBYSCORE raw-ops:conn:%s 0 +inf LIMIT 0 16", t->key);
+        for (int i = 0; i < 3; i++)
+            redisAsyncCommand(redis, on_redis, i == 2 ? t : NULL, "ZRANGEBYSCORE raw-ops:conn:%s 0 +inf LIMIT 0 16",
+                              t->key);
         break;
     case 9:
         publish_step(t, 3);
@@ -419,14 +451,17 @@ int main(int argc, char **argv)
     const bool consume = argc > 9 && strcmp(argv[9], "consume") == 0;
     static uv_timer_t tick;
     struct turn *turns;
-    size_t n;
     double seconds;
+    char *rate;
+    size_t n;
 
     if (argc < 9) {
         fputs("usage: see the head of raw_ops.c\n", stderr);
         return 2;
     }
-    n = strtoul(argv[7], NULL, 10);
+    n = strtoul(argv[7], &rate, 10);
+    if (*rate == '@')
+        gap = (uint64_t)(1e6 * (double)n / atof(rate + 1));
     if (argc > 9 + consume && !groups_read(argv[9 + consume]))
         die("NAME=PID,…");
     loop = uv_default_loop();
@@ -444,8 +479,10 @@ int main(int argc, char **argv)
         if (getrandom(turns[i].chat, 16, 0) != 16)
             die("getrandom");
         snprintf(turns[i].key, sizeof turns[i].key, "%016lx", *(unsigned long *)(void *)turns[i].chat);
-        new_turn(&turns[i]);
-        next(&turns[i]);
+        turns[i].timer.data = &turns[i];
+        uv_timer_init(loop, &turns[i].timer);
+        turns[i].due = now_us() + gap * i / n;
+        again(&turns[i]);
     }
     uv_run(loop, UV_RUN_DEFAULT);
     seconds = (double)(now_us() - warm) / 1e6;

@@ -16,6 +16,8 @@ from cluster import Cluster  # noqa: E402
 from servers import Servers  # noqa: E402
 
 ENGINES = ("rabbitmq", "cassandra", "redis", "postgres")
+# chats at once, turns a second of all together (none: each as fast as it can)
+LOADS = {"1": (1, None), "64, together 30 turns/s": (64, 30), "64": (64, None)}
 ROLES = ("gateway", "preprocess", "inference", "notifier")
 PIPELINE = os.path.join(TOP, "bench", "peer", "pipeline.py")
 
@@ -51,9 +53,9 @@ class Peer:
         for stage in self.stages.values():
             assert b"ready" in stage.stdout.readline()
 
-    def measure(self, chats, seconds):
+    def measure(self, chats, seconds, rate=None):
         pids = server_pids(self.servers) + ["%s=%d" % (n, s.pid) for n, s in self.stages.items()]
-        return figures([sys.executable, PIPELINE, "front", chats, seconds], {**self.env, "PEER_PIDS": ",".join(pids)})
+        return figures([sys.executable, PIPELINE, "front", chats, seconds, *([rate] if rate else [])], {**self.env, "PEER_PIDS": ",".join(pids)})
 
     def stop(self):
         for stage in self.stages.values():
@@ -61,16 +63,16 @@ class Peer:
             stage.wait()
 
 
-def measure_troupe(servers, cluster, chats, seconds):
+def measure_troupe(servers, cluster, chats, seconds, rate=None):
     pids = server_pids(servers) + ["%s=%d" % (p.role, p.proc.pid) for p in cluster.processes]
     gateways = ",".join("127.0.0.1:%d" % p.port for p in cluster.of("gateway"))
-    return figures([os.path.join(TOP, "build/load"), "turns", gateways, chats, seconds, ",".join(pids)])
+    return figures([os.path.join(TOP, "build/load"), "turns", gateways, chats, seconds, ",".join(pids), *([rate] if rate else [])])
 
 
-def measure_raw(servers, chats, seconds, consume):
+def measure_raw(servers, chats, seconds, consume, rate=None):
     env = servers.env
     return figures([os.path.join(TOP, "build/raw_ops"), address(env["TROUPE_TEST_AMQP"]), "troupe", "tr-secret",
-                    address(env["TROUPE_TEST_CASSANDRA"]), address(env["TROUPE_TEST_REDIS"]), "tr-secret", chats, seconds,
+                    address(env["TROUPE_TEST_CASSANDRA"]), address(env["TROUPE_TEST_REDIS"]), "tr-secret", "%d@%d" % (chats, rate) if rate else chats, seconds,
                     *(["consume"] if consume else []), ",".join(server_pids(servers))])
 
 
@@ -83,9 +85,9 @@ def redis_calls(servers):
 def measure_all(args, servers):
     rows, calls = {}, {}
 
-    def add(side, chats, got):
-        rows.setdefault((side, chats), []).append(got)
-        print("<!-- %s %d: %s -->" % (side, chats, got), file=sys.stderr, flush=True)
+    def add(side, load, got):
+        rows.setdefault((side, load), []).append(got)
+        print("%s, %s: %s" % (side, load, got), file=sys.stderr, flush=True)
     with Cluster(servers, "stub:", inference=1, gateway=1, preprocess=1, notifier=1, TROUPE_LOG_LEVEL="warn",
                  TROUPE_WORKER_TTL_MS=10000) as cluster:
         peer = Peer(servers)
@@ -94,15 +96,15 @@ def measure_all(args, servers):
                 measure_troupe(servers, cluster, chats, args.seconds)
                 measure_raw(servers, chats, args.seconds, True)
             for _ in range(args.rounds):
-                for chats in (1, 64):
-                    add("raw", chats, measure_raw(servers, chats, args.seconds, False))
-                    add("consumed", chats, measure_raw(servers, chats, args.seconds, True))
+                for load, (chats, rate) in LOADS.items():
+                    add("raw", load, measure_raw(servers, chats, args.seconds, False, rate))
+                    add("consumed", load, measure_raw(servers, chats, args.seconds, True, rate))
                     before = redis_calls(servers)
-                    got = measure_troupe(servers, cluster, chats, args.seconds)
+                    got = measure_troupe(servers, cluster, chats, args.seconds, rate)
                     after = redis_calls(servers)
-                    calls[chats] = {k: round((n - before.get(k, 0)) / got["turns"], 2) for k, n in after.items() if n > before.get(k, 0)}
-                    add("troupe", chats, got)
-                    add("python", chats, peer.measure(chats, args.seconds))
+                    calls[load] = {k: round((n - before.get(k, 0)) / got["turns"], 2) for k, n in after.items() if n > before.get(k, 0)}
+                    add("troupe", load, got)
+                    add("python", load, peer.measure(chats, args.seconds, rate))
         finally:
             peer.stop()
     return rows, calls
@@ -121,34 +123,34 @@ def tell(rows, calls, args):
     print("Medians of %d interleaved rounds of %d s; one node of each server and one process a role.\n" % (args.rounds, args.seconds))
     print("| chats at once | what | turns/s | p50 | p99 | own CPU a turn | turns/s a CPU-second of its own | CPU a turn with the servers' |")
     print("|---|---|---|---|---|---|---|---|")
-    for chats in (1, 64):
+    for load in LOADS:
         for side in words:
-            r = rows[(side, chats)]
+            r = rows[(side, load)]
             mine = statistics.median(cpu(x, own[side]) for x in r)
             both = statistics.median(cpu(x, own[side]) + cpu(x, ENGINES) for x in r)
-            print("| %d | %s | %.0f | %.1f ms | %.1f ms | %.0f µs | %.0f | %.1f ms |" % (
-                chats, words[side], median(r, "turns_per_s"), median(r, "p50_us") / 1e3, median(r, "p99_us") / 1e3, mine, 1e6 / mine, both / 1e3))
+            print("| %s | %s | %.0f | %.1f ms | %.1f ms | %.0f µs | %.0f | %.1f ms |" % (
+                load, words[side], median(r, "turns_per_s"), median(r, "p50_us") / 1e3, median(r, "p99_us") / 1e3, mine, 1e6 / mine, both / 1e3))
     print("\nCPU a turn by process, µs (user + system; the servers' also while they only compile, compact and sync):\n")
     names = [*ROLES, *ENGINES]
     print("| chats at once | what | %s |" % " | ".join(names))
     print("|---|---|%s" % ("---|" * len(names)))
-    for chats in (1, 64):
+    for load in LOADS:
         for side in words:
-            r = rows[(side, chats)]
+            r = rows[(side, load)]
             value = lambda n: median(r, "cpu_front") if side == "python" and n == "gateway" else median(r, "cpu_" + n)  # noqa: E731
-            print("| %d | %s | %s |" % (chats, words[side], " | ".join("%.0f" % value(n) if value(n) else "" for n in names)))
+            print("| %s | %s | %s |" % (load, words[side], " | ".join("%.0f" % value(n) if value(n) else "" for n in names)))
     print()
-    for chats in (1, 64):
-        t, raw, consumed, python = (rows[(s, chats)] for s in ("troupe", "raw", "consumed", "python"))
+    for load in LOADS:
+        t, raw, consumed, python = (rows[(s, load)] for s in ("troupe", "raw", "consumed", "python"))
         ratio = lambda a, b, key: statistics.median(x[key] / y[key] for x, y in zip(a, b))  # noqa: E731
         per_cpu = statistics.median(cpu(y, own["python"]) / cpu(x, own["troupe"]) for x, y in zip(t, python))
-        print("%d at once: p50 %.2f times the operations alone (%.2f with consuming), %+.1f ms; p99 %+.1f ms; turns/s %.2f times theirs (%.2f); "
+        print("%s at once: p50 %.2f times the operations alone (%.2f with consuming), %+.1f ms; p99 %+.1f ms; turns/s %.2f times theirs (%.2f); "
               "turns/s %.1f times the Python pipeline's, %.1f times a CPU-second.\n" % (
-                  chats, ratio(t, raw, "p50_us"), ratio(t, consumed, "p50_us"),
+                  load, ratio(t, raw, "p50_us"), ratio(t, consumed, "p50_us"),
                   statistics.median(x["p50_us"] - y["p50_us"] for x, y in zip(t, raw)) / 1e3,
                   statistics.median(x["p99_us"] - y["p99_us"] for x, y in zip(t, raw)) / 1e3,
                   ratio(t, raw, "turns_per_s"), ratio(t, consumed, "turns_per_s"), ratio(t, python, "turns_per_s"), per_cpu))
-        print("Redis commands a turn: %s.\n" % ", ".join("%s %s" % kv for kv in sorted(calls[chats].items())))
+        print("Redis commands a turn: %s.\n" % ", ".join("%s %s" % kv for kv in sorted(calls[load].items())))
 
 
 def main():
