@@ -21,6 +21,7 @@
 #include "base/metrics.h"
 #include "domain/notes.h"
 #include "role/common/keyring.h"
+#include "role/common/story.h"
 #include "role/preprocess/drainer.h"
 #include "role/preprocess/router.h"
 
@@ -211,7 +212,9 @@ static void job_route(struct job *job)
     } else {
         job->state = PUBLISHING;
         rc = role_pass_on(&r->env, queue, &job->env, on_published, job, &job->op, &err);
-        if (rc != TR_OK) {
+        if (rc == TR_OK) {
+            story_log(LOG_INFO, "turn.routed", &job->env, "queue=%s", queue);
+        } else {
             job->op = NULL;
             publish_failed(job, rc, &err);
         }
@@ -378,6 +381,8 @@ static void take(struct preprocess *r, const struct queue_incoming *msg, bool dr
         free(job);
         return;
     }
+    if (!drained)
+        story_taken(STORY_INCOMING, &job->env);
     job->r = r;
     job->delivery = msg->delivery;
     if (drained)
