@@ -4,56 +4,28 @@ the queues, after the servers wrote out what they hold, and after an orderly end
 also read over their protocols.  A word that is planted through each server is found in its folder.
 """
 import asyncio
+import json
 import os
 import signal
-import socket
-import struct
 import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from canary import WORD, search, search_bytes  # noqa: E402
 from cluster import Cluster  # noqa: E402
+from cql import Cql  # noqa: E402
 from servers import HERE, Servers  # noqa: E402
 from troupe import Client, run  # noqa: E402
 
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360000000000200015ba0b0d00000000049454e44ae426082")
 
 
-class Cql:
-    """As much of Cassandra's protocol as a statement without values needs."""
-
-    def __init__(self, url):
-        host, port = url.split("//")[1].split("/")[0].split("@")[-1].split(",")[0].rsplit(":", 1)
-        self.s = socket.create_connection((host, int(port)), timeout=30)
-        self.call(1, struct.pack(">HH11sH5s", 1, 11, b"CQL_VERSION", 5, b"3.0.0"))
-
-    def take(self, n):
-        data = b""
-        while len(data) < n:
-            more = self.s.recv(n - len(data))
-            assert more, "Cassandra closed"
-            data += more
-        return data
-
-    def call(self, opcode, body):
-        self.s.sendall(struct.pack(">BBhBI", 4, 0, 0, opcode, len(body)) + body)
-        _, _, _, opcode, length = struct.unpack(">BBhBI", self.take(9))
-        answer = self.take(length)
-        assert opcode != 0, answer
-        return answer
-
-    def run(self, text):
-        raw = text.encode()
-        return self.call(7, struct.pack(">I", len(raw)) + raw + struct.pack(">HB", 1, 0))
-
-
-def tables_of_cassandra(cql, keyspace):
-    raw = cql.run("SELECT table_name FROM system_schema.tables WHERE keyspace_name = '%s'" % keyspace)
+def tables_of_cassandra(cql):
+    raw = cql.run("SELECT table_name FROM system_schema.tables WHERE keyspace_name = '%s'" % cql.keyspace)
     names = ("turns", "chats", "clients", "chats_by_user", "chats_by_character", "selected", "keys", "schema_version")
     found = [n for n in names if n.encode() in raw]
     assert "turns" in found, raw
-    return b"".join(cql.run("SELECT * FROM %s.%s" % (keyspace, n)) for n in found)
+    return b"".join(cql.run("SELECT * FROM %s.%s" % (cql.keyspace, n)) for n in found)
 
 
 def tables_of_postgres(servers):
@@ -71,8 +43,7 @@ def look(servers, cluster, when, cassandra_up=True):
     found = search_bytes(tables_of_postgres(servers))
     assert not found, (when, "PostgreSQL's tables", found)
     if cassandra_up:
-        url = servers.env["TROUPE_TEST_CASSANDRA"]
-        tables = tables_of_cassandra(Cql(url), url.rsplit("/", 1)[1].split("?")[0])
+        tables = tables_of_cassandra(Cql(servers.env["TROUPE_TEST_CASSANDRA"]))
         assert len(tables) > 1000, len(tables)
         found = search_bytes(tables)
         assert not found, (when, "Cassandra's tables", found)
@@ -98,7 +69,6 @@ def upload(server, token):
         print("   no media here: nothing was uploaded (%d)" % status)
         return []
     assert status in (200, 201), (status, body)
-    import json
     return [json.loads(body)["media"]]
 
 
