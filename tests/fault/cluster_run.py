@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -70,10 +71,11 @@ class Faults:
 
     async def leader(self):
         """The RabbitMQ node that leads one of the queues, drawn by lot."""
-        rows = await self.thread(self.servers.ask, "rabbitmq", "ctl", 1, "list_queues", "--silent", "name", "type", "leader")
-        rows = [r.split("\t") for r in rows.splitlines() if "\tquorum\t" in r]
-        name, _, node = self.rng.choice(rows)
-        return name, int(node.removeprefix("troupe").split("-")[0])
+        # as the broker's table has it: list_queues asks every queue and may hang on one
+        told = await self.thread(self.servers.ask, "rabbitmq", "ctl", 1, "eval",
+                                 "[{element(4, amqqueue:get_name(Q)), element(2, amqqueue:get_pid(Q))} || Q <- rabbit_amqqueue:list(), is_tuple(amqqueue:get_pid(Q))].")
+        name, node = self.rng.choice(re.findall(r'<<"([^"]+)">>,\s*\'?troupe(\d)-', told))
+        return name, int(node)
 
     async def node(self):
         """SIGKILL of one node; it stays away until heal()."""
