@@ -103,11 +103,11 @@ class Cluster:
     def gateways(self, rng=random):
         return Gateways(self.of("gateway"), rng)
 
-    def command(self, *args, **env):
+    def command(self, *args, prefix=(), **env):
         e = {k: v for k, v in os.environ.items() if not k.startswith("TROUPE_")}
         e.update(self.env)
         e.update(env)
-        return subprocess.run([BINARY, *args], cwd=self.folder, env=e, capture_output=True, text=True, timeout=120)
+        return subprocess.run([*prefix, BINARY, *args], cwd=self.folder, env=e, capture_output=True, text=True, timeout=120)
 
     def start(self, timeout=60):
         got = self.command("init")
