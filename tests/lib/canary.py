@@ -1,4 +1,5 @@
-"""canary.py: search all files of a folder for a word, in the open and in the usual disguises."""
+"""canary.py: a word that must stand nowhere in the open (contract 3.6), and the search for it in every file of a folder: plain, in any case,
+in base64, UTF-16, hex and percent-encoded."""
 import base64
 import os
 
@@ -16,15 +17,22 @@ def forms(word):
         yield "base64", base64.b64encode(b"\0" * shift + raw)[4 if shift else 0:-4]
 
 
-def search(folder, word):
+def search_bytes(data, word=WORD):
+    """The forms in which it stands there."""
+    low = data.lower()
+    return [form for form, pattern in forms(word) if pattern in data or (form == "plain" and pattern.lower() in low)]
+
+
+def search(folder, word=WORD):
+    """[(file, form)]"""
     found = []
     for top, _, files in os.walk(folder):
         for name in files:
             path = os.path.join(top, name)
-            with open(path, "rb") as f:
-                data = f.read()
-            low = data.lower()
-            for form, pattern in forms(word):
-                if pattern in data or (form == "plain" and pattern.lower() in low):
-                    found.append((os.path.relpath(path, folder), form))
+            try:
+                with open(path, "rb") as f:
+                    data = f.read()
+            except FileNotFoundError:  # a server's, which it has just taken away
+                continue
+            found += [(os.path.relpath(path, folder), form) for form in search_bytes(data, word)]
     return found
