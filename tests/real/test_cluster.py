@@ -1,5 +1,5 @@
-"""The roles as processes on the real servers: init, doctor, several gateways, dedicated workers, a worker's death, and the
-canary search over the folders of all servers.  One set of servers for all; each test has its own cluster of ours."""
+"""The roles as processes on the real servers: init, doctor, several gateways, dedicated workers, a worker's death.  One set of
+servers for all; each test has its own cluster of ours.  (tests/fault/canary_servers.py searches the servers' folders.)"""
 import asyncio
 import os
 import re
@@ -9,8 +9,7 @@ import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "flow")]
-from canary import WORD, search  # noqa: E402
+sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 from cluster import Cluster  # noqa: E402
 from servers import Servers  # noqa: E402
 from troupe import Client, run  # noqa: E402
@@ -173,41 +172,9 @@ async def worker_in_trouble_leaves():
             assert (await a.reply(await a.say(chat, "and this does not")))["finish"] == "stop"
 
 
-async def canary_in_no_folder():
-    """WORD goes through a chat in every way; then every file of every server is searched, and our logs at debug level."""
-    with cluster("stub:?delay_ms=400&gap_ms=5", TROUPE_LOG_LEVEL="debug") as c:
-        async with Client(c.gateways()) as a:
-            chat = (await a.open("mira", id="open " + WORD))["chat"]
-            turn = await a.say(chat, "I am %s, mail %s@example.org" % (WORD, WORD), id="id " + WORD)
-            await a.reply(turn)
-            await a.ask("regenerate", turn=turn)
-            await a.reply(turn, 1)
-            await a.ask("edit", turn=turn, text="edited " + WORD)
-            for n in range(5):
-                await a.say(chat, "%s waits %d" % (WORD, n))
-            servers.ask("redis", "cli", "SAVE")  # with contexts and records in it
-            for p in c.processes:
-                p.stopping = True
-                p.send(signal.SIGKILL)  # with words in the queues
-        for name in servers.nodes:  # what is in memory goes to the disk
-            servers.do(name, "stop")
-        found = search(servers.folder, WORD) + search(c.folder, WORD)
-        assert not found, found
-        files = sum(len(f) for _, _, f in os.walk(servers.folder))
-        print("   searched %d files of the servers" % files)
-        for name in servers.nodes:
-            planted = os.path.join(servers.dir(name), "planted")
-            with open(planted, "wb") as f:
-                f.write(b"\0\1" + WORD.encode() + b"\0")
-            assert search(servers.dir(name), WORD), "a planted word was not found in %s" % name
-            os.remove(planted)
-        for name in servers.nodes:
-            servers.do(name, "start")
-
-
 with servers:
     try:
         run([init_twice_and_doctor, doctor_names_what_is_wrong, events_on_all_gateways, dedicated_workers_and_the_pool,
-             a_dead_worker_is_drained, worker_in_trouble_leaves, canary_in_no_folder])
+             a_dead_worker_is_drained, worker_in_trouble_leaves])
     finally:
         shutil.rmtree(os.path.join(HERE, "..", "..", ".deps", "real-data"), ignore_errors=True)
