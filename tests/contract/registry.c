@@ -245,13 +245,15 @@ static void gateway_life(void **state)
 
     (void)state;
     assert_int_equal(gateways(&g), 0);
-    assert_int_equal(gateway_in("gateway.1", 5000), TR_OK);
-    assert_int_equal(gateway_in("gateway.2", 100), TR_OK);
+    assert_int_equal(gateway_in("gateway.1", 5000), TR_NOT_FOUND); /* it was not, and is now */
+    assert_int_equal(gateway_in("gateway.2", 100), TR_NOT_FOUND);
     assert_int_equal(gateway_in("gateway.1", 5000), TR_OK);
     assert_int_equal(gateways(&g), 2);
     support_for(loop, 150);
     assert_int_equal(gateways(&g), 1);
     assert_string_equal(g.name[0], "gateway.1");
+    assert_int_equal(gateway_in("gateway.2", 100), TR_NOT_FOUND); /* its record had ended */
+    support_for(loop, 150);
     g = (struct got)GOT;
     assert_int_equal(CALL(g, gateway_remove, "gateway.1", wait_done), TR_OK);
     assert_int_equal(gateways(&g), 0);

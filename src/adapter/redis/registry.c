@@ -253,12 +253,20 @@ static enum tr_rc read_put(struct rr_op *op, const redisReply *reply, struct tr_
                : rc;
 }
 
-static enum tr_rc name_put(struct redis_registry *r, const char *key, const char *name, uint64_t ttl_ms,
+/* Of a gateway: whether it was known before. */
+static enum tr_rc read_put_known(struct rr_op *op, const redisReply *reply, struct tr_err *err)
+{
+    const enum tr_rc rc = read_put(op, reply, err);
+
+    return rc == TR_OK && op->number == 2 ? tr_fail(err, TR_NOT_FOUND, "registered, but it was not before") : rc;
+}
+
+static enum tr_rc name_put(struct redis_registry *r, rr_read *read, const char *key, const char *name, uint64_t ttl_ms,
                            registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
     char ttl[24], most[24];
     struct rr_op *op = NULL;
-    const enum tr_rc rc = rr_op_new(r, RR_NAME_PUT, true, read_put, call_plain, ctx, &op, err);
+    const enum tr_rc rc = rr_op_new(r, RR_NAME_PUT, true, read, call_plain, ctx, &op, err);
 
     if (rc != TR_OK)
         return rc;
@@ -323,7 +331,8 @@ static enum tr_rc gateway_refresh(struct registry *reg, const char *gateway, uin
 {
     char key[RR_KEY_MAX];
 
-    return name_put(self(reg), key_of(self(reg), key, "gateways", ""), gateway, ttl_ms, done, ctx, ret_op, err);
+    return name_put(self(reg), read_put_known, key_of(self(reg), key, "gateways", ""), gateway, ttl_ms, done, ctx,
+                    ret_op, err);
 }
 
 static enum tr_rc gateway_remove(struct registry *reg, const char *gateway, registry_done *done, void *ctx,
@@ -347,7 +356,8 @@ static enum tr_rc conn_put(struct registry *reg, const struct uuid *chat, const 
 {
     char key[RR_KEY_MAX];
 
-    return name_put(self(reg), chat_key(self(reg), key, "conn", chat), gateway, ttl_ms, done, ctx, ret_op, err);
+    return name_put(self(reg), read_put, chat_key(self(reg), key, "conn", chat), gateway, ttl_ms, done, ctx, ret_op,
+                    err);
 }
 
 static enum tr_rc conn_remove(struct registry *reg, const struct uuid *chat, const char *gateway, registry_done *done,

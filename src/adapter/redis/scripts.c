@@ -47,13 +47,14 @@ const char *const rr_scripts[RR_SCRIPTS] = {
                           "  if rec then out[#out+1]=m out[#out+1]=rec else redis.call('SREM',KEYS[1],m) end "
                           "end "
                           "return out",
-    /* KEYS sorted set; ARGV name, ttl, most -> 1, or 0: there are too many others */
-    [RR_NAME_PUT] = NOW_MS
-    "redis.call('ZREMRANGEBYSCORE',KEYS[1],'-inf',string.format('%.0f',now)) "
-    "if not redis.call('ZSCORE',KEYS[1],ARGV[1]) and redis.call('ZCARD',KEYS[1])>=tonumber(ARGV[3]) then return 0 end "
-    "redis.call('ZADD',KEYS[1],string.format('%.0f',now+ARGV[2]),ARGV[1]) "
-    "if redis.call('PTTL',KEYS[1])<tonumber(ARGV[2]) then redis.call('PEXPIRE',KEYS[1],ARGV[2]) end "
-    "return 1",
+    /* KEYS sorted set; ARGV name, ttl, most -> 1, 2: it is new, or 0: there are too many others */
+    [RR_NAME_PUT] =
+        NOW_MS "redis.call('ZREMRANGEBYSCORE',KEYS[1],'-inf',string.format('%.0f',now)) "
+               "local known=redis.call('ZSCORE',KEYS[1],ARGV[1]) "
+               "if not known and redis.call('ZCARD',KEYS[1])>=tonumber(ARGV[3]) then return 0 end "
+               "redis.call('ZADD',KEYS[1],string.format('%.0f',now+ARGV[2]),ARGV[1]) "
+               "if redis.call('PTTL',KEYS[1])<tonumber(ARGV[2]) then redis.call('PEXPIRE',KEYS[1],ARGV[2]) end "
+               "return known and 1 or 2",
     /* KEYS sorted set; ARGV most -> names */
     [RR_NAMES] =
         NOW_MS "return redis.call('ZRANGEBYSCORE',KEYS[1],string.format('(%.0f',now),'+inf','LIMIT',0,ARGV[1])",

@@ -381,6 +381,7 @@ static void chat_mend(struct desk *d, struct chat *c)
 {
     if (c->follows == NULL)
         return;
+    desk_conn_put(d, c); /* first: what comes from now on comes here */
     desk_follow_each(d, c, follow_mend, NULL);
     for (struct running *r = c->work != NULL ? c->work->running : NULL; r != NULL; r = r->next)
         if (r->variant > 0)

@@ -146,7 +146,8 @@ struct desk {
     struct desk_follow *iter; /* the next one of the loop under way */
     struct loop_timer *tick;
     uint64_t tick_ms, gateway_ms;
-    size_t gap_left; /* table slots to look at since the last gap */
+    uint64_t gateway_ttl_ms; /* a gateway counts as alive for so long, as a worker does */
+    size_t gap_left;         /* table slots to look at since the last gap */
     size_t gap_walk;
     struct tr_op *gateway_op;
 
@@ -246,6 +247,8 @@ void desk_catchup(struct desk *d, struct desk_follow *f, const struct uuid *own)
 /* Read a turn and send `changed` to all followers but `except` (which may be NULL). */
 void desk_refresh(struct desk *d, struct chat *c, const struct uuid *turn, struct desk_viewer *except);
 /* Something may have been missed. */
+/* Say in the registry that this gateway holds a connection of the chat, if it does. */
+void desk_conn_put(struct desk *d, struct chat *c);
 void desk_gap(struct desk *d);
 void desk_gap_step(struct desk *d);
 

@@ -23,6 +23,8 @@
 
 #define PREFETCH 256
 #define BACKOFF_FIRST_MS 500
+#define NOBODY_MS 15000 /* a reply waits so long for a gateway to be there */
+#define NOBODY_PAUSE_MS 200
 
 struct event { /* one message in hand */
     struct notifier *r;
@@ -33,7 +35,9 @@ struct event { /* one message in hand */
     unsigned gateways;               /* that have it */
     struct queue_delivery *delivery; /* NULL: transient */
     uint32_t attempts;
-    uint8_t *body; /* owned: of a transient one; else borrowed from the delivery */
+    uint64_t created_ms; /* of a reply; else 0 */
+    bool nobody;         /* no gateway is known at all */
+    uint8_t *body;       /* owned: of a transient one; else borrowed from the delivery */
     size_t len;
     size_t pending; /* publishes that are not confirmed, and 1 while they are being started */
     struct tr_err failed;
@@ -118,6 +122,10 @@ static void event_end(struct event *e)
     DL_DELETE(r->sending, e);
     if (e->delivery == NULL) {
         event_free(e);
+    } else if (e->nobody && wall_ms() - e->created_ms < NOBODY_MS) {
+        /* a registry that lost its records, more likely than that there is none: they register again */
+        q->ops->retry(q, e->delivery, false, NOBODY_PAUSE_MS, NULL);
+        free(e);
     } else if (e->failed.rc == TR_OK) {
         log_notified(e);
         fault_point("notifier.published");
@@ -225,6 +233,7 @@ static void line_send(struct line *line, const struct event *last, const char *c
         DL_DELETE(line->events, e);
         DL_APPEND(r->sending, e);
         e->pending = 1;
+        e->nobody = n == 0;
         for (size_t i = 0; i < n; i++)
             publish(e, names[i]);
         if (--e->pending == 0)
@@ -348,6 +357,7 @@ static void on_message(void *ctx, const struct queue_incoming *msg)
                         .chat = env.chat,
                         .delivery = msg->delivery,
                         .attempts = msg->attempts,
+                        .created_ms = env.kind == ENVELOPE_REPLY ? env.created_ms : 0,
                         .body = e->body,
                         .len = msg->body.len};
     if (msg->delivery == NULL)
