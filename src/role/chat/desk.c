@@ -244,11 +244,15 @@ static void on_gateway(void *ctx, enum tr_rc rc, const struct tr_err *err)
     struct desk *d = ctx;
 
     d->gateway_op = NULL;
-    if (rc == TR_NOT_FOUND) { /* the registry lost its records: ours are put again, and what we missed is read */
+    if (rc == TR_CANCELLED)
+        return;
+    if (rc == TR_NOT_FOUND) /* the registry lost its records: ours are put again, and what we missed is read */
         log_event(LOG_INFO, "desk.records_lost", "gateway=%s", d->queue);
-        desk_gap(d);
-    } else if (rc != TR_OK && rc != TR_CANCELLED)
+    else if (rc != TR_OK)
         log_event(LOG_WARN, "desk.unregistered", "rc=%s cause=%Q", tr_rc_name(rc), tr_err_text(err));
+    if (rc == TR_NOT_FOUND || (rc == TR_OK && d->registry_failed)) /* or what was put meanwhile may not have arrived */
+        desk_gap(d);
+    d->registry_failed = rc != TR_OK && rc != TR_NOT_FOUND;
 }
 
 void desk_conn_put(struct desk *d, struct chat *c)
@@ -276,8 +280,10 @@ static void on_tick(void *ctx)
         struct registry *r = d->env.registry;
 
         d->gateway_ms = now;
-        if (r->ops->gateway_refresh(r, d->queue, d->gateway_ttl_ms, on_gateway, d, &d->gateway_op, NULL) != TR_OK)
+        if (r->ops->gateway_refresh(r, d->queue, d->gateway_ttl_ms, on_gateway, d, &d->gateway_op, NULL) != TR_OK) {
             d->gateway_op = NULL; /* tried again in a third of the TTL */
+            d->registry_failed = true;
+        }
     }
 }
 
@@ -312,7 +318,8 @@ static void on_registered(void *ctx, enum tr_rc rc, const struct tr_err *err)
 
     if (desk_request_over(&s->base))
         return;
-    if (rc != TR_OK && rc != TR_NOT_FOUND)
+    s->base.d->registry_failed = rc != TR_OK && rc != TR_NOT_FOUND;
+    if (s->base.d->registry_failed)
         log_event(LOG_WARN, "desk.unregistered", "rc=%s cause=%Q", tr_rc_name(rc), tr_err_text(err));
     starting_end(s, TR_OK, NULL); /* the registry may come later */
 }

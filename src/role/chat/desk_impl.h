@@ -150,6 +150,7 @@ struct desk {
     size_t gap_left;         /* table slots to look at since the last gap */
     size_t gap_walk;
     struct tr_op *gateway_op;
+    bool registry_failed; /* the last gateway_refresh did */
 
     uint64_t text_max, queue_max, rate_user, rate_address;
     struct poll *poll;
@@ -246,9 +247,9 @@ void desk_follow_deleted(struct desk *d, struct chat *c, const struct uuid *turn
 void desk_catchup(struct desk *d, struct desk_follow *f, const struct uuid *own);
 /* Read a turn and send `changed` to all followers but `except` (which may be NULL). */
 void desk_refresh(struct desk *d, struct chat *c, const struct uuid *turn, struct desk_viewer *except);
-/* Something may have been missed. */
 /* Say in the registry that this gateway holds a connection of the chat, if it does. */
 void desk_conn_put(struct desk *d, struct chat *c);
+/* Something may have been missed: every open chat's record is put again, then what its followers lack is read. */
 void desk_gap(struct desk *d);
 void desk_gap_step(struct desk *d);
 

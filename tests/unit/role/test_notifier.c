@@ -252,12 +252,53 @@ static void test_drain(void **state)
     end(&f, role);
 }
 
+/*
+ * Two notifiers: a partition is of one at a time.  The first to come has them all and the other stands by; whatever the
+ * first held when it ended goes out through the second, and nothing twice while both are there.
+ */
+static void test_two_notifiers(void **state)
+{
+    struct fixture f;
+    struct notifier *first = start(&f), *standby = NULL;
+    struct wait w = {.loop = f.loop};
+    const size_t n = 64; /* of as many chats: all partitions */
+
+    (void)state;
+    assert_int_equal(wait_end(&w, notifier_start(&f.env, on_started, &w, &standby, &w.err)), TR_OK);
+    add_gateway(&f, "gateway.a", false, true);
+    for (size_t i = 0; i < n; i++) {
+        const struct envelope env = {
+            .kind = ENVELOPE_REPLY, .chat = fresh_uuid(), .offset = i, .finish = FINISH_STOP, .created_ms = wall_ms()};
+
+        publish(&f, topic_notify(&env.chat), &env, false);
+        if (i == n / 4)
+            await_seen(&f, ENVELOPE_REPLY, NULL, i + 1);
+        if (i == n / 2) { /* in the middle of them */
+            notifier_free(first);
+            first = NULL;
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        size_t times = 0;
+
+        await_seen(&f, ENVELOPE_REPLY, NULL, n);
+        for (size_t s = 0; s < f.seen_n; s++)
+            times += f.seen[s].env.offset == i;
+        assert_in_range(times, 1, 2); /* twice only where it was on its way when the first one ended */
+        if (i <= n / 4 || i > n / 2)
+            assert_int_equal(times, 1);
+    }
+    for (unsigned i = 0; i < NOTIFY_PARTITIONS; i++)
+        assert_int_equal(queue_length_of(&f, topic_notify_number(i)), 0);
+    end(&f, standby);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_holders),     cmocka_unit_test(test_no_record),    cmocka_unit_test(test_nobody),
         cmocka_unit_test(test_order),       cmocka_unit_test(test_gateway_gone), cmocka_unit_test(test_registry_down),
-        cmocka_unit_test(test_undecodable), cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_undecodable), cmocka_unit_test(test_drain),        cmocka_unit_test(test_two_notifiers),
     };
 
     log_set_level(LOG_ERROR);

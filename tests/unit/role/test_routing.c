@@ -313,7 +313,7 @@ static void the_pool_takes_over_and_gives_back(void **state)
     drained_ms = loop_now_ms(f.loop);
     print_message("TTL %d ms: the record ended %u ms after the death, the queue was drained %u ms later\n", TTL_MS,
                   (unsigned)(ended_ms - died_ms), (unsigned)(drained_ms - ended_ms));
-    assert_true(drained_ms - ended_ms < TTL_MS);
+    assert_true(drained_ms - ended_ms < 2 * TTL_MS);
     answered_in_order(turns, n);
     assert_int_equal(queue_length_of(&f, "inference.ada.1"), 0);
     pool = runners[1].generated;
