@@ -11,6 +11,7 @@
 #include "command/boot.h"
 #include "command/command.h"
 #include "command/shipped.h"
+#include "role/common/monitor.h"
 #include "role/gateway/gateway.h"
 #include "role/inference/inference.h"
 #include "role/notifier/notifier.h"
@@ -54,6 +55,7 @@ static const struct role {
 struct run {
     const struct role *role;
     struct wiring wiring;
+    struct monitor *monitor;
     struct gateway *gateway;
     struct preprocess *preprocess;
     struct inference *inference[CHARACTERS_MAX];
@@ -144,6 +146,7 @@ static void on_drain_limit(void *ctx)
 static void drain(struct run *u)
 {
     u->draining = true;
+    monitor_serving(u->monitor, false);
     if (timer_start(u->wiring.loop, u->drain_seconds * 1000 + 1000, 0, on_drain_limit, u, &u->drain_limit) != TR_OK)
         u->drain_limit = NULL;
     if (u->gateway != NULL)
@@ -208,6 +211,7 @@ static void run_release(struct run *u)
     for (size_t i = 0; i < u->inferences; i++)
         inference_free(u->inference[i]);
     notifier_free(u->notifier);
+    monitor_free(u->monitor);
     wiring_release(&u->wiring);
 }
 
@@ -248,10 +252,15 @@ static enum tr_rc run(struct run *u, struct tr_err *err)
     if (rc == TR_OK && alone)
         rc = shipped_characters(&u->wiring, err);
     if (rc == TR_OK)
+        rc = monitor_start(&u->wiring.env, u->role->name, &u->monitor, err);
+    if (rc == TR_OK) {
+        u->wiring.env.watch = monitor_watch(u->monitor);
         rc = start_roles(u, err);
+    }
     if (rc != TR_OK)
         return rc;
     start_signals(u);
+    monitor_serving(u->monitor, true);
     if (!alone && timer_start(u->wiring.loop, UINT32_MAX, 0, on_trouble_timer, u, &u->trouble) == TR_OK)
         for (size_t i = 0; i < u->inferences; i++)
             if (u->inference[i] != NULL)

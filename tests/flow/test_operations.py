@@ -160,9 +160,9 @@ async def a_trace_tells_a_turn():
             assert all(l["chat"] == chat and l["turn"] == turn and l["variant"] == "0" for l in found), found
             events = [l["ev"] for l in found if l["ev"].startswith("turn.")]
             assert sorted(e for e in events if e in story) == sorted(story), events
-            at = [events.index(e) for e in story[1:-1]]
+            at = [events.index(e) for e in story[1:2] + story[3:-1]]
             assert at == sorted(at), events
-            # in one process the call to work is taken before its sender hears that it is on disk; nothing is delivered before
+            # the call to work may be taken before its sender hears that it was sent; its events wait for `accepted`
             assert events.index("turn.accepted") < events.index("turn.delivered"), events
             ms = {l["ev"]: int(l["ms"]) for l in found if "ms" in l}
             assert 60 <= ms["turn.first_text"] <= ms["turn.stored"] <= ms["turn.delivered"] < 10000, ms
