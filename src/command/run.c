@@ -245,18 +245,18 @@ static void tell_ready(const struct run *u)
 static enum tr_rc run(struct run *u, struct tr_err *err)
 {
     const bool alone = u->role->mode == WIRING_ONE_PROCESS;
-    enum tr_rc rc = boot_wait(&u->wiring, 0, err);
+    enum tr_rc rc = monitor_start(&u->wiring.env, u->role->name, &u->monitor, err); /* first: /readyz says who is awaited */
 
+    if (rc == TR_OK) {
+        u->wiring.env.watch = monitor_watch(u->monitor);
+        rc = boot_wait(&u->wiring, 0, err);
+    }
     if (rc == TR_OK)
         rc = boot_master_key(&u->wiring, alone, err);
     if (rc == TR_OK && alone)
         rc = shipped_characters(&u->wiring, err);
     if (rc == TR_OK)
-        rc = monitor_start(&u->wiring.env, u->role->name, &u->monitor, err);
-    if (rc == TR_OK) {
-        u->wiring.env.watch = monitor_watch(u->monitor);
         rc = start_roles(u, err);
-    }
     if (rc != TR_OK)
         return rc;
     start_signals(u);
