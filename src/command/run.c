@@ -245,7 +245,8 @@ static void tell_ready(const struct run *u)
 static enum tr_rc run(struct run *u, struct tr_err *err)
 {
     const bool alone = u->role->mode == WIRING_ONE_PROCESS;
-    enum tr_rc rc = monitor_start(&u->wiring.env, u->role->name, &u->monitor, err); /* first: /readyz says who is awaited */
+    enum tr_rc rc =
+        monitor_start(&u->wiring.env, u->role->name, &u->monitor, err); /* first: /readyz says who is awaited */
 
     if (rc == TR_OK) {
         u->wiring.env.watch = monitor_watch(u->monitor);
