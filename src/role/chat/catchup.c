@@ -433,7 +433,8 @@ static void chat_mend(struct desk *d, struct chat *c)
 
 void desk_gap_step(struct desk *d)
 {
-    size_t slots = d->table_n / GAP_ROUNDS + 16;
+    const size_t chats = d->chats_n / GAP_ROUNDS + 16; /* at a time; the table's empty slots cost nothing */
+    size_t slots = d->chats_n > 0 ? d->table_n * chats / d->chats_n + 1 : d->table_n;
 
     if (d->gap_left == 0)
         return;
