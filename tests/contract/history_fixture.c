@@ -81,8 +81,7 @@ static void copy_rows(struct answer *a, const struct turn_row *rows, size_t n)
     }
 }
 
-static void on_chat_answer(void *ctx, enum tr_rc rc, const struct history_chat *chat, bool mine,
-                           const struct tr_err *err)
+void on_chat_answer(void *ctx, enum tr_rc rc, const struct history_chat *chat, bool mine, const struct tr_err *err)
 {
     struct answer *a = ctx;
 

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -19,8 +20,9 @@ from collections import Counter
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from chatter import Chatter, Planter, finish  # noqa: E402
+from chatter import Chatter, Planter, check, finish  # noqa: E402
 from cluster import Cluster  # noqa: E402
+from cql import Cql  # noqa: E402
 from servers import Servers  # noqa: E402
 
 TTL = 2.0
@@ -32,6 +34,7 @@ class Faults:
     def __init__(self, cluster, servers, rng, three=None, only=""):
         self.cluster, self.servers, self.rng, self.three, self.only = cluster, servers, rng, three, only
         self.started = time.monotonic()
+        self.away = None  # a node that is not started yet
 
     async def thread(self, fn, *args):
         return await asyncio.get_running_loop().run_in_executor(None, fn, *args)
@@ -66,17 +69,33 @@ class Faults:
         await self.thread(self.servers.ask, "redis", "cli", "FLUSHALL")
         return "redis"
 
+    async def leader(self):
+        """The RabbitMQ node that leads one of the queues, drawn by lot."""
+        # as the broker's table has it: list_queues asks every queue and may hang on one
+        told = await self.thread(self.servers.ask, "rabbitmq", "ctl", 1, "eval",
+                                 "[{element(4, amqqueue:get_name(Q)), element(2, amqqueue:get_pid(Q))} || Q <- rabbit_amqqueue:list(), is_tuple(amqqueue:get_pid(Q))].")
+        name, node = self.rng.choice(re.findall(r'<<"([^"]+)">>,\s*\'?troupe(\d)-', told))
+        return name, int(node)
+
     async def node(self):
-        n = self.rng.randint(1, 3)
+        """SIGKILL of one node; it stays away until heal()."""
+        n, leads = self.rng.randint(1, 3), ""
+        if self.three == "rabbitmq" and self.rng.random() < 0.6:
+            queue, n = await self.leader()
+            leads = ", the leader of " + queue
         await self.thread(self.servers.do, self.three, "kill", n)
-        await asyncio.sleep(self.rng.uniform(1, 4))
-        await self.thread(self.servers.do, self.three, "start")
-        return "%s %d" % (self.three, n)
+        self.away = "%s %d%s" % (self.three, n, leads)
+        return self.away
+
+    async def heal(self):
+        if self.away is not None:
+            await self.thread(self.servers.do, self.three, "start")
+            self.away = None
 
     def plan(self, n):
         """n faults, each sort about as often as it should be."""
         if self.three:
-            return [("node killed", self.node)] * n
+            return [("SIGKILL of one of three", self.node)] * n
         sorts = [("SIGKILL of a role", self.kill_one)] * 6 + [("SIGSTOP of a role", self.pause_one)] * 5 + \
                 [("SIGTERM of a role", self.end_one)] * 2 + [("FLUSHALL", self.flush)] * 2 + \
                 [("restart of " + s, lambda s=s: self.restart(s)) for s in ("rabbitmq", "redis", "postgres", "cassandra")]
@@ -117,13 +136,19 @@ async def run(args, servers, cluster, rng, sort=None):
         await asyncio.sleep(0.1)
     for n, (name, fault) in enumerate(hand.plan(faults)):
         await asyncio.sleep(rng.uniform(0.2, args.period))
+        if args.three and n == 0:
+            await asyncio.sleep(max(0, hand.started + YOUNG - time.monotonic()))
         what = await fault()
         took = await recovery(chatters)
         if took is None:
             slow.append((name, what))
             took = 60.0
         times.setdefault(name, []).append(took)
-        if (n + 1) % 5 == 0 or took > 15:
+        if hand.away:  # more turns while it is away, before it comes back
+            await asyncio.sleep(rng.uniform(1, 4))
+            await hand.heal()
+            await asyncio.sleep(3)  # a quorum needs the other two: they must have met again before the next is killed
+        if (n + 1) % 5 == 0 or took > 15 or args.three:
             print("  %d faults, %d turns accepted, %.0f s; last: %s (%s), recovered in %.2f s"
                   % (n + 1, accepted(), time.monotonic() - start, name, what, took), flush=True)
         for c in chatters:
@@ -133,6 +158,34 @@ async def run(args, servers, cluster, rng, sort=None):
         await asyncio.sleep(0.1)
     found = await finish(chatters, 5 if quiet else 120)
     return found, accepted(), time.monotonic() - start, times, slow, chatters
+
+
+async def planted_in_the_cluster(servers, cluster, rng):
+    """Faults that no client makes up: [(what, found)]."""
+    chatters = [Chatter(cluster.gateways(), random.Random(rng.random()), n, 0.05) for n in range(2)]
+    goal = asyncio.Event()
+    for c in chatters:
+        c.goal = goal
+        c.task = asyncio.create_task(c.run())
+    while sum(len(c.ledger.accepted) for c in chatters if c.ledger) < 12:
+        await asyncio.sleep(0.1)
+    workers = cluster.of("inference")
+    for p in workers:
+        p.send(signal.SIGSTOP)
+    while not unanswered(chatters):
+        await asyncio.sleep(0.02)
+    asyncio.get_running_loop().call_later(3, lambda: [p.send(signal.SIGCONT) for p in workers])
+    took = await recovery(chatters)
+    clean = sum(map(len, (await finish(chatters, 30)).values())) == 0
+    results = [("all workers stand still for 3 s, which the recovery time shows, and nothing else is broken", clean and took is not None and took > 2.5)]
+    c = chatters[0]
+    turn = rng.choice(list(c.ledger.accepted.values()))
+    cql = Cql(servers.stores()["TROUPE_HISTORY"])
+    month = time.strftime("%Y%m", time.gmtime(int(turn.replace("-", "")[:12], 16) / 1000))
+    cql.run("DELETE FROM %s.turns WHERE chat = %s AND bucket = %s AND turn = %s AND part = 1" % (cql.keyspace, c.ledger.chat, month, turn))
+    await c.list_all()
+    results.append(("a reply erased in Cassandra is lost", len(check([c.ledger])["lost"]) > 0))
+    return results
 
 
 def percentile(values, p):
@@ -194,6 +247,9 @@ def main():
                 seen = asyncio.run(run(args, servers, cluster, rng, sort))[0]
                 ok = len(seen[sort]) > 0
                 print("%s planted fault is found: %s (%d)" % ("ok" if ok else "not ok", sort, len(seen[sort])))
+                failed += not ok
+            for what, ok in asyncio.run(planted_in_the_cluster(servers, cluster, rng)):
+                print("%s planted in the cluster: %s" % ("ok" if ok else "not ok", what))
                 failed += not ok
     sys.exit(1 if failed else 0)
 

@@ -3,12 +3,15 @@ import asyncio
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from troupe import Client, Server, run  # noqa: E402
+from troupe import Client, Server, free_port, run  # noqa: E402
 
 SECRET = "a-very-secret-word"
 
@@ -100,27 +103,58 @@ async def metrics_under_load_add_up():
 
 
 async def waiting_turns_show():
-    with Server("stub:?delay_ms=1500&fail_word=crash") as s:
+    with Server("stub:?delay_ms=8000") as s:
         async with Client(s) as c:
             chat = (await c.open("mira"))["chat"]
             turns = [await c.say(chat, "wait %d" % n) for n in range(3)]
-            m = await until_metric(s, 'troupe_queue_length{queue="inference"}', 3, 1.4)
+            m = await until_metric(s, 'troupe_queue_length{queue="inference"}', 3, 7.5)
             assert m["troupe_turns_in_hand"] >= 1
-            await c.ask("stop", turn=turns[0])
+            for t in turns:
+                await c.ask("stop", turn=t)
             for t in turns:
                 await c.reply(t)
             m = metrics(s)
-            assert m['troupe_turns_total{finish="stopped"}'] == 1 and m['troupe_turns_total{finish="stop"}'] == 2
+            assert m['troupe_turns_total{finish="stopped"}'] == 3 and m['troupe_turns_total{finish="stop"}'] == 0
+
+
+async def errors_are_counted_by_code():
+    with Server("stub:?fail_word=crash") as s:
+        async with Client(s) as c:
+            chat = (await c.open("mira"))["chat"]
             await c.reply(await c.say(chat, "crash"), timeout=60)
             m = metrics(s)
             assert m['troupe_turns_total{finish="error"}'] == m['troupe_turn_errors_total{code="engine_failed"}'] == 1
             assert m["troupe_turn_attempts_failed_total"] >= 1
 
 
-async def no_metrics_for_clients_where_they_have_their_own_listener():
-    with Server("stub:", TROUPE_METRICS_LISTEN="127.0.0.1:0") as s:
-        assert s.http("GET", "/metrics")[0] == 404
+def other_http(port, path):
+    """(status, text) of the listener for operators."""
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:%d%s" % (port, path), timeout=10) as r:
+            return r.status, r.read().decode()
+    except urllib.error.HTTPError as e:
+        return e.code, e.read().decode()
+
+
+async def metrics_have_their_own_listener():
+    port = free_port()
+    with Server("stub:", TROUPE_METRICS_LISTEN="127.0.0.1:%d" % port) as s:
+        assert s.http("GET", "/metrics")[0] == 404  # not for clients then
         assert s.http("GET", "/healthz")[0] == 200 and s.http("GET", "/readyz")[0] == 200
+        status, text = other_http(port, "/metrics")
+        assert status == 200 and 'troupe_store_up{store="history"} 1' in text, (status, text[:300])
+        assert "troupe_turns_total" in text and 'troupe_queue_length{queue="notify"} 0' in text
+        assert other_http(port, "/readyz") == (200, '{"status":"ready","role":"up"}')
+        assert other_http(port, "/healthz")[0] == 200 and other_http(port, "/api/characters")[0] == 404
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        bad = Server("stub:", TROUPE_METRICS_LISTEN="127.0.0.1:%d" % taken.getsockname()[1])
+        try:
+            got = bad.command("up")
+            assert got.returncode == 1 and "TROUPE_METRICS_LISTEN" in got.stderr and "in use" in got.stderr, got
+        finally:
+            bad.remove()
 
 
 def lines_of(server, trace):
@@ -160,9 +194,10 @@ async def a_trace_tells_a_turn():
             assert all(l["chat"] == chat and l["turn"] == turn and l["variant"] == "0" for l in found), found
             events = [l["ev"] for l in found if l["ev"].startswith("turn.")]
             assert sorted(e for e in events if e in story) == sorted(story), events
-            at = [events.index(e) for e in story[:2] + story[3:-1]]
-            at[0], at[1] = min(at[:2]), max(at[:2])  # the call to work may be taken before its sender hears that it was sent
+            at = [events.index(e) for e in story[1:2] + story[3:-1]]
             assert at == sorted(at), events
+            # the call to work may be taken before its sender hears that it was sent; its events wait for `accepted`
+            assert events.index("turn.accepted") < events.index("turn.delivered"), events
             ms = {l["ev"]: int(l["ms"]) for l in found if "ms" in l}
             assert 60 <= ms["turn.first_text"] <= ms["turn.stored"] <= ms["turn.delivered"] < 10000, ms
             by = {l["ev"]: l for l in found}
@@ -210,5 +245,5 @@ def secrets_as_files():
         s.remove()
 
 
-run([metrics_under_load_add_up, waiting_turns_show, no_metrics_for_clients_where_they_have_their_own_listener,
+run([metrics_under_load_add_up, waiting_turns_show, errors_are_counted_by_code, metrics_have_their_own_listener,
      a_trace_tells_a_turn, one_line_a_role_at_info, secrets_as_files])

@@ -20,7 +20,7 @@ class Process:
         self.log_path = os.path.join(cluster.folder, self.name + ".log")
         self.port = free_port() if role == "gateway" else None
         self.proc, self.ready, self.starts, self.stopping = None, threading.Event(), 0, False
-        self.paused_until = 0
+        self.thread = None
 
     def spawn(self):
         env = {k: v for k, v in os.environ.items() if not k.startswith("TROUPE_")}
@@ -56,6 +56,8 @@ class Process:
     def stop(self, sig=signal.SIGTERM):
         """End it for good; its exit status."""
         self.stopping = True
+        if self.thread is None:
+            return None
         self.send(signal.SIGCONT)
         self.send(sig)
         self.thread.join(40)
@@ -103,11 +105,11 @@ class Cluster:
     def gateways(self, rng=random):
         return Gateways(self.of("gateway"), rng)
 
-    def command(self, *args, **env):
+    def command(self, *args, prefix=(), **env):
         e = {k: v for k, v in os.environ.items() if not k.startswith("TROUPE_")}
         e.update(self.env)
         e.update(env)
-        return subprocess.run([BINARY, *args], cwd=self.folder, env=e, capture_output=True, text=True, timeout=120)
+        return subprocess.run([*prefix, BINARY, *args], cwd=self.folder, env=e, capture_output=True, text=True, timeout=120)
 
     def start(self, timeout=60):
         got = self.command("init")

@@ -44,7 +44,7 @@ class Servers:
     def stores(self):
         """The configuration of our roles on these servers."""
         names = {"TROUPE_BROKER": "TROUPE_TEST_AMQP", "TROUPE_REGISTRY": "TROUPE_TEST_REDIS",
-                 "TROUPE_CATALOGUE": "TROUPE_TEST_PG", "TROUPE_HISTORY": "TROUPE_TEST_CASSANDRA"}
+                 "TROUPE_CATALOGUE": "TROUPE_TEST_PG", "TROUPE_HISTORY": "TROUPE_TEST_CASSANDRA" if self.nodes.get("cassandra") == 1 else "TROUPE_TEST_CASSANDRA3"}
         return {key: self.env[var] for key, var in names.items() if var in self.env}
 
     def stop(self, keep=False):

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout_at, Instant};
+use tokio::time::{sleep, timeout, timeout_at, Instant};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
@@ -81,6 +81,14 @@ pub struct Client {
     jitter: AtomicU64,
 }
 
+/// The cause alone, where the crate tells the whole way to it.
+fn cause(text: String) -> String {
+    match text.rfind("failed with: ") {
+        Some(at) => text[at + "failed with: ".len()..].to_string(),
+        None => text,
+    }
+}
+
 fn is_password(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     text.contains("authenticat") || text.contains("credentials") || text.contains("password")
@@ -88,6 +96,7 @@ fn is_password(text: &str) -> bool {
 
 /// Of an error that came while nothing was sent yet.
 fn not_sent(text: String) -> Failure {
+    let text = cause(text);
     let status = if is_password(&text) { Status::Refused } else { Status::NotSent };
     Failure { status, text }
 }
@@ -205,7 +214,14 @@ impl Client {
         for attempts in 1.. {
             match self.build().await {
                 Ok(session) => {
-                    self.link.send_replace(Link::Up(Arc::new(session)));
+                    let session = Arc::new(session);
+                    self.link.send_replace(Link::Up(session.clone()));
+                    for i in 0..self.prepared.len() {
+                        // ahead of its first use; what fails (no schema yet) is prepared then
+                        if timeout(ATTEMPT, self.prepare(&session, i)).await.map_or(true, |p| p.is_err()) {
+                            return;
+                        }
+                    }
                     return;
                 }
                 Err(text) => self.link.send_replace(Link::Connecting { attempts, failed: Some(text) }),
@@ -355,7 +371,11 @@ impl Client {
                 if !doubt && !r.fail_fast {
                     tokio::time::sleep_until(r.deadline).await; // it waits for a connection until its time is over
                 }
-                return Err(if doubt { Failure { status: Status::Uncertain, text } } else { not_sent(text) });
+                return Err(if doubt {
+                    Failure { status: Status::Uncertain, text: cause(text) }
+                } else {
+                    not_sent(text)
+                });
             }
             sleep(pause).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);
