@@ -174,7 +174,7 @@ static void test_init_and_check(void **state)
     assert_int_equal(wait_end(&w, s->h->ops->init(s->h, wait_done, &w, &w.op, &w.err)), TR_INVALID);
     bare_text(cql, "INSERT INTO troupe_init.schema_version (id, version) VALUES (1, 0)");
     assert_int_equal(do_check(s, &c), TR_NOT_FOUND);
-    bare_text(cql, "DROP KEYSPACE troupe_init");
+    bare_text(cql, "DROP KEYSPACE IF EXISTS troupe_init");
     cql_close(cql);
     store_free(t);
     store_free(s);
