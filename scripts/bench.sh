@@ -151,7 +151,7 @@ bench_servers() {
         -lrabbitmq -lhiredis -luv -lpthread -ldl -lm -lgcc_s
     bench_python aio-pika==10.2.1 cassandra-driver==3.30.1 redis==8.1.0 websockets==15.0.1
     TROUPE_TEST_BINARY=${TROUPE_TEST_BINARY:-$top/build-servers/src/troupe} \
-        "$deps/bench-python/bin/python" bench/servers.py --rounds "$rounds"
+        "$deps/bench-python/bin/python" bench/real_turns.py --rounds "$rounds"
 }
 
 echo "Machine: $(nproc) cores ($(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)), $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r | cut -d- -f1), $(gcc --version | head -1 | sed 's/ (.*) / /'); $(date -u +%F)."

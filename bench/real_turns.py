@@ -1,4 +1,4 @@
-"""servers.py [--rounds N] [--seconds N]: a turn on the real servers, as Markdown: Troupe's roles as processes (stub engine, no delay), the
+"""real_turns.py [--rounds N] [--seconds N]: a turn on the real servers, as Markdown: Troupe's roles as processes (stub engine, no delay), the
 same engine operations alone (raw_ops) and a plain Python pipeline (peer/pipeline.py), in turn in each round; medians.
 
 Run by scripts/bench.sh servers, which builds what it needs; TROUPE_TEST_BINARY is a release build with Cassandra.
@@ -9,6 +9,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(TOP, "tests", "lib"))
@@ -158,7 +159,7 @@ def main():
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--seconds", type=int, default=10)
     args = p.parse_args()
-    with Servers(rabbitmq=1, redis=1, postgres=1, cassandra=1) as servers:
+    with Servers(tempfile.mkdtemp(prefix="bench-"), rabbitmq=1, redis=1, postgres=1, cassandra=1) as servers:
         rows, calls = measure_all(args, servers)
     tell(rows, calls, args)
 
