@@ -248,7 +248,7 @@ static void test_down_and_up(void **state)
         continue;
     assert_int_equal(a.w.rc, TR_OK);
     assert_int_equal(a.accepted.outcome, ACCEPT_DONE);
-    assert_true(counted("troupe_reconnections_total{service=\"cassandra\"} ") >= 1);
+    assert_true(counted("troupe_reconnections_total{service=\"history\"} ") >= 1);
     store_free(patient);
     store_free(s);
 }
