@@ -339,8 +339,6 @@ static void test_create_race(void **state)
         assert_int_equal(got.n, 1);
         assert_int_equal(do_chat_get(s[0], &chat[a[0].mine ? 1 : 0].chat, &got), TR_NOT_FOUND);
         assert_int_equal(do_delete(s[0], &a[0].chat.chat), TR_OK);
-        assert_int_equal(do_create(s[1], &chat[a[0].mine ? 1 : 0], hash, NULL, 0, &got),
-                         TR_NOT_FOUND); /* it was dropped */
         chat[0] = a_chat(user, T0);
         assert_int_equal(do_create(s[1], &chat[0], hash, NULL, 0, &got), TR_OK); /* the client id is free again */
         assert_true(got.mine);
@@ -397,7 +395,7 @@ static void test_killed_between_months(void **state)
             roll_until_killed(sh);
         for (unsigned ms = 0; sh->answered == before && ms < SUPPORT_LIMIT_MS; ms++)
             usleep(1000);
-        usleep(round * 431);
+        usleep(round * 1731);
         kill(pid, SIGKILL);
         assert_int_equal(waitpid(pid, &status, 0), pid);
         assert_true(WIFSIGNALED(status));

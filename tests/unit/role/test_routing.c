@@ -314,7 +314,7 @@ static void the_pool_takes_over_and_gives_back(void **state)
     drained_ms = loop_now_ms(f.loop);
     print_message("TTL %d ms: the record ended %u ms after the death, the queue was drained %u ms later\n", TTL_MS,
                   (unsigned)(ended_ms - died_ms), (unsigned)(drained_ms - ended_ms));
-    assert_true(drained_ms - ended_ms < 3 * TTL_MS); /* a busy machine's timers are late: see the figure */
+    assert_true(drained_ms - ended_ms < TTL_MS + 300); /* a busy machine's timers are late: see the figure */
     answered_in_order(turns, n);
     assert_int_equal(queue_length_of(&f, "inference.ada.1"), 0);
     pool = runners[1].generated;
@@ -326,9 +326,8 @@ static void the_pool_takes_over_and_gives_back(void **state)
 
     own = runners[0].generated;
     run(0, "ada"); /* number 1 is free: the same queue */
-    support_for(f.loop, 2 * TTL_MS);
     for (; n < 10; n++)
-        say(&turns[n], "on the way back");
+        say(&turns[n], "on the way back"); /* while nobody may know yet, and the drainer still holds the queue */
     answered_in_order(turns, n);
     support_for(f.loop, 700);
     pool = runners[1].generated;

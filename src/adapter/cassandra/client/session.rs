@@ -29,6 +29,9 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Longer than a server takes to say itself that it timed out (2 s and a little).
 const ATTEMPT: Duration = Duration::from_millis(3000);
+/// Tables take long; and nodes that have just met refuse them now and then.
+const SCHEMA_ATTEMPT: Duration = Duration::from_secs(30);
+const SCHEMA_TRIES: u32 = 6;
 const CONNECT: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -314,7 +317,8 @@ impl Client {
 
     /// One attempt: prepared, sent and answered, or why not; `sent`: it left this process.
     async fn attempt(&self, session: &Session, r: &Request, sent: &mut bool) -> Result<Rows, (Verdict, String)> {
-        let end = r.deadline.min(Instant::now() + ATTEMPT);
+        let limit = if r.text.is_some() { SCHEMA_ATTEMPT } else { ATTEMPT };
+        let end = r.deadline.min(Instant::now() + limit);
         let prepared = match timeout_at(end, self.prepare_all(session, r)).await {
             Err(_) => return Err((Verdict::Disconnected, "no answer in time".into())),
             Ok(Err(e)) => {
@@ -343,6 +347,7 @@ impl Client {
         let session = self.session(&r).await?;
         let mut backoff = BACKOFF_MIN;
         let mut doubt = false; // a write of ours may have landed
+        let mut tries = 0;
         loop {
             let mut sent = false;
             let (verdict, text) = match self.attempt(&session, &r, &mut sent).await {
@@ -352,7 +357,9 @@ impl Client {
                 }
                 Err(e) => e,
             };
+            tries += 1;
             match verdict {
+                Verdict::Declined(_) if r.text.is_some() && tries < SCHEMA_TRIES && !is_password(&text) => (),
                 Verdict::Declined(status) => {
                     self.answered();
                     let unsettled = doubt && status == Status::NotSent;
