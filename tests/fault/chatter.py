@@ -155,6 +155,15 @@ class Chatter:
                     pass
 
     async def list_all(self):
+        for left in range(20, -1, -1):  # a gateway may only just be starting again
+            try:
+                return await self.list_once()
+            except CUT:
+                if left == 0:
+                    raise
+                await asyncio.sleep(0.5)
+
+    async def list_once(self):
         async with Client(self.server, self.token) as c:
             await c.open(chat=self.ledger.chat)
             before, turns = {}, []
