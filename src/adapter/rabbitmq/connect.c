@@ -3,8 +3,8 @@
  *
  * Trap: a quorum queue that was declared less than about a second before a kill -9 of a single broker may never come back
  * (seen with RabbitMQ 3.10.8): declaring it again fails then for good.  So new workers get no chats for 12 s where there are
- * older ones (role/preprocess/router.c); a queue that is lost all the same is told by every declaration's warning, and is
- * mended by `rabbitmqctl delete_queue`: its messages are calls to work that the history knows how to make again.
+ * older ones (role/preprocess/router.c); a queue that is lost all the same is told in the debug log alone, and is mended by
+ * `rabbitmqctl delete_queue`: its messages are calls to work that the history knows how to make again.
  */
 #include "adapter/rabbitmq/impl.h"
 #include "base/log.h"
