@@ -12,7 +12,8 @@
  */
 #include "adapter/redis/impl.h"
 
-#define NOW_MS "local t=redis.call('TIME') local now=t[1]*1000+math.floor(t[2]/1000) "
+#define CLOCK "local t=redis.call('TIME') "
+#define NOW_MS CLOCK "local now=t[1]*1000+math.floor(t[2]/1000) "
 #define RECORD_ID "local function idof(rec) return string.match(rec,'\\nid=([^\\n]*)') end "
 
 const char *const rr_scripts[RR_SCRIPTS] = {
@@ -72,6 +73,5 @@ const char *const rr_scripts[RR_SCRIPTS] = {
                 "redis.call('SET',KEYS[1],string.format('%.0f',tat),'PX',math.floor((tat-now)/1000)+1000) "
                 "return 0",
     /* -> INFO server, seconds, microseconds, INFO replication: it may be one that takes no writes */
-    [RR_SERVER] = "local t=redis.call('TIME') "
-                  "return {redis.call('INFO','server'),t[1],t[2],redis.call('INFO','replication')}",
+    [RR_SERVER] = CLOCK "return {redis.call('INFO','server'),t[1],t[2],redis.call('INFO','replication')}",
 };
