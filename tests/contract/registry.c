@@ -438,7 +438,7 @@ static void gateways_bound(void **state)
     (void)state;
     for (int i = 0; i < REGISTRY_GATEWAYS_MAX; i++) {
         snprintf(name, sizeof name, "gateway.%d", i);
-        assert_int_equal(gateway_in(name, 5000), TR_NOT_FOUND);
+        assert_int_equal(gateway_in(name, 5000), TR_NOT_FOUND); /* it was not, and is now */
         assert_int_equal(conn(1, name, i == 3 ? 300 : 5000), TR_OK);
     }
     assert_int_equal(gateways(&g), REGISTRY_GATEWAYS_MAX);
