@@ -95,8 +95,9 @@ static void check_error(const char *str)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static rr_read *const readers[] = {rr_read_workers, rr_read_names,    rr_read_context, rr_read_server,
-                                       rr_read_number,  rr_read_register, rr_read_refresh, rr_read_put};
+    static rr_read *const readers[] = {rr_read_workers, rr_read_names,  rr_read_context,
+                                       rr_read_server,  rr_read_number, rr_read_register,
+                                       rr_read_refresh, rr_read_put,    rr_read_put_known};
     static char name[] = "localhost", key[] = "p.troupe:workers:anyX"; /* what is behind is another argument's */
     struct redis_registry r = {.prefix = "p.", .url.hosts = 1, .url.host[0] = {name, 6379}};
     struct rr_op op = {.r = &r, .argc = 2, .argv = {name, key}, .argvlen = {1, sizeof key - 2}};
@@ -122,7 +123,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         FUZZ_CHECK(op.context.sealed.len + 24 == reply->len);
     if (rc == TR_OK && read == rr_read_server)
         FUZZ_CHECK(strncmp(op.report.server, "Redis ", 6) == 0);
-    if (rc == TR_OK && (read == rr_read_register || read == rr_read_refresh || read == rr_read_put))
+    if (rc == TR_OK &&
+        (read == rr_read_register || read == rr_read_refresh || read == rr_read_put || read == rr_read_put_known))
         FUZZ_CHECK(op.number > 0);
     free(op.workers);
     tree_free(reply);

@@ -98,7 +98,7 @@ static void serve(struct fake_peer *p, const char *word)
         give(p, (struct answer){sha, sizeof sha - 1, THEN_STAY});
     } else if (greeting) {
         give(p, (struct answer)RAW("+OK\r\n"));
-    } else {
+    } else if (fake.connections > fake.silent) {
         give(p, fake.asked++ < fake.answers_max ? fake.answer : fake.after);
     }
 }

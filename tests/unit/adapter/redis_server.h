@@ -31,6 +31,7 @@ struct fake_redis {
     size_t answers_max;   /* … so many times; after that the answer is `after` */
     struct answer after;
     size_t asked;
+    size_t silent; /* so many connections get no answer to what is no greeting */
 };
 extern struct fake_redis fake;
 

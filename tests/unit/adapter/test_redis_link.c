@@ -358,31 +358,6 @@ static void is_half_silent(void **state)
 
 /* ---- a connection that dies in silence ---- */
 
-static void stops_answering(void **state)
-{
-    struct redis_registry *const r = (struct redis_registry *)reg;
-    struct got g, many[100];
-    bool healed;
-
-    (void)state;
-    fake.answer = fake.after;
-    assert_int_equal(call(PUT, &g), TR_OK);
-    fake.answer = fake.after = silence;
-    for (size_t i = 0; i < 100; i++)
-        wait_started(&many[i].w, begin(i % 2 == 0 ? PUT : NAMES, &many[i]));
-    assert_int_equal(call(PUT, &g), TR_UNCERTAIN);
-    for (size_t i = 0; i < 100; i++) {
-        support_count(loop, &many[i].w.calls, 1);
-        assert_int_equal(many[i].w.rc, i % 2 == 0 ? TR_UNCERTAIN : TR_TRANSIENT);
-    }
-    assert_int_equal(r->awaited, 101); /* the connection still owes them */
-    healed = support_until(loop, second_connection, NULL, RR_STUCK_MS + 2000);
-    assert_true(healed);
-    assert_int_equal(r->awaited, 0);
-    fake.answer = (struct answer)RAW(":1\r\n");
-    assert_int_equal(call(PUT, &g), TR_OK);
-}
-
 struct again {
     size_t tries;
     enum tr_rc rc;
@@ -400,6 +375,36 @@ static void on_again(void *ctx, enum tr_rc rc, const struct tr_err *err)
         reg->ops->conn_put(reg, &chat, "gateway.1", 5000, on_again, a, NULL, NULL) == TR_OK)
         return;
     a->ended++;
+}
+
+static void stops_answering(void **state)
+{
+    struct redis_registry *const r = (struct redis_registry *)reg;
+    struct got g, many[100];
+    struct again again = {0}; /* tries again while the connection is given up */
+    bool healed;
+
+    (void)state;
+    fake.answer = fake.after;
+    assert_int_equal(call(PUT, &g), TR_OK);
+    fake.silent = 1;
+    for (size_t i = 0; i < 100; i++)
+        wait_started(&many[i].w, begin(i % 2 == 0 ? PUT : NAMES, &many[i]));
+    assert_int_equal(call(PUT, &g), TR_UNCERTAIN);
+    for (size_t i = 0; i < 100; i++) {
+        support_count(loop, &many[i].w.calls, 1);
+        assert_int_equal(many[i].w.rc, i % 2 == 0 ? TR_UNCERTAIN : TR_TRANSIENT);
+    }
+    assert_int_equal(r->awaited, 101); /* the connection still owes them */
+    assert_int_equal(reg->ops->conn_put(reg, &(struct uuid){{1}}, "gateway.1", 5000, on_again, &again, NULL, NULL),
+                     TR_OK);
+    healed = support_until(loop, second_connection, NULL, RR_STUCK_MS + 2000);
+    assert_true(healed);
+    assert_in_range(r->awaited, 0, 1); /* what tries again may be on its way */
+    assert_int_equal(call(PUT, &g), TR_OK);
+    support_count(loop, &again.ended, 1);
+    assert_int_equal(again.rc, TR_OK);
+    assert_in_range(again.tries, 2, 5);
 }
 
 /* A caller that tries again from inside the callback that told of the loss. */
