@@ -25,6 +25,7 @@
 #define H_CAUSE "x-troupe-cause"
 #define H_QUEUE "x-troupe-queue"
 #define DELIVERY_LIMIT 1000 /* the broker's own, a backstop (contract 11.4) */
+#define REFUSED_MS 1000     /* until a delivery whose copy the broker refused is tried again */
 #define UNUSED_MS 300000    /* a transient queue that nobody consumes goes after so long */
 
 const char *rmq_name(const struct rabbitmq_queue *q, const char *name, bool transient, char out[RMQ_NAME_MAX + 1])
@@ -96,8 +97,8 @@ static amqp_table_entry_t entry_true(const char *key)
 static enum tr_rc declare_part(struct rabbitmq_queue *q, const struct rmq_spec *spec, bool transient,
                                struct tr_err *err)
 {
-    char name[RMQ_NAME_MAX + 1];
-    amqp_table_entry_t args[6];
+    char name[RMQ_NAME_MAX + 1], dead[RMQ_NAME_MAX + 1];
+    amqp_table_entry_t args[8];
     int n = 0, code = 0;
     enum tr_rc rc;
 
@@ -107,9 +108,13 @@ static enum tr_rc declare_part(struct rabbitmq_queue *q, const struct rmq_spec *
         args[n++] = entry_i64("x-expires", UNUSED_MS);
     } else {
         args[n++] = entry_i64("x-delivery-limit", DELIVERY_LIMIT);
-        if (spec->max_length != 0) {
+        args[n++] = entry_text("x-overflow", "reject-publish");
+        if (spec->max_length != 0)
             args[n++] = entry_i64("x-max-length", (int64_t)spec->max_length);
-            args[n++] = entry_text("x-overflow", "reject-publish");
+        if (strcmp(spec->name, RMQ_DEAD) != 0) { /* past the backstop a message is a dead letter, not lost */
+            args[n++] = entry_text("x-dead-letter-exchange", "");
+            args[n++] = entry_text("x-dead-letter-routing-key", rmq_name(q, RMQ_DEAD, false, dead));
+            args[n++] = entry_text("x-dead-letter-strategy", "at-least-once");
         }
     }
     if (spec->single_active)
@@ -272,14 +277,38 @@ void rmq_publish(struct rabbitmq_queue *q, struct rmq_op *op)
         rmq_lost(q, amqp_error_string2(sent));
 }
 
-/* What a copy of a delivery stands for is settled once the copy is safe; else the delivery comes again itself. */
-static void settle_original(struct rabbitmq_queue *q, const struct rmq_op *op)
+/*
+ * The broker did not take the copy (its queue is full, the dead-letter queue is gone): the delivery stays in our hands, is
+ * given to its consumer again after a pause, and keeps its attempts.  Put back, it would come at once, and be counted by
+ * the broker each time.
+ */
+static bool give_again(struct rabbitmq_queue *q, struct rmq_op *op)
+{
+    struct queue_delivery *const d = calloc(1, sizeof *d);
+
+    if (d == NULL)
+        return false;
+    d->epoch = op->epoch;
+    d->tag = op->tag;
+    d->consumer = op->consumer;
+    d->attempts = op->attempts < QUEUE_ATTEMPTS_MAX ? op->attempts : QUEUE_ATTEMPTS_MAX - 1;
+    d->due_ms = wall_ms() + REFUSED_MS;
+    memcpy(d->name, op->name, sizeof d->name);
+    d->body = op->body;
+    d->len = op->len;
+    op->body = NULL;
+    rmq_deliver(q, d);
+    return true;
+}
+
+/* What a copy of a delivery stands for is settled once the copy is safe. */
+static void settle_original(struct rabbitmq_queue *q, struct rmq_op *op)
 {
     if (op->tag == 0 || op->epoch != q->conn_epoch)
         return;
     if (op->rc == TR_OK)
         (void)amqp_basic_ack(q->conn, CH_CONSUME, op->tag, false);
-    else
+    else if (!give_again(q, op))
         (void)amqp_basic_nack(q->conn, CH_CONSUME, op->tag, false, true);
 }
 

@@ -51,7 +51,9 @@ static void later(struct rabbitmq_queue *q)
 
 static void drop_connection(struct rabbitmq_queue *q)
 {
-    atomic_store(&q->socket_fd, -1);
+    pthread_mutex_lock(&q->lock);
+    q->socket_fd = -1;
+    pthread_mutex_unlock(&q->lock);
     amqp_destroy_connection(q->conn);
     q->conn = NULL;
     if (q->in.open)
@@ -140,7 +142,9 @@ static void set_socket(struct rabbitmq_queue *q, int fd)
     (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     /* a send that the broker does not take ends by this, and only by this */
     (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &stuck_ms, sizeof stuck_ms);
-    atomic_store(&q->socket_fd, fd);
+    pthread_mutex_lock(&q->lock);
+    q->socket_fd = fd;
+    pthread_mutex_unlock(&q->lock);
 }
 
 static bool log_in(struct rabbitmq_queue *q)

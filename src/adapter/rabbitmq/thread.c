@@ -25,6 +25,8 @@ void rmq_op_free(struct rmq_op *op)
 {
     if (op == NULL)
         return;
+    if (op->loose)
+        atomic_fetch_sub(&op->q->loose, 1);
     if (op->body != NULL)
         explicit_bzero(op->body, op->len);
     free(op->body);
@@ -227,7 +229,8 @@ static void do_remove(struct rabbitmq_queue *q, struct rmq_op *op)
 {
     struct rmq_spec *known;
 
-    op->rc = rmq_remove(q, op->name, &op->err);
+    op->rc = op->in_hand == 0 ? rmq_remove(q, op->name, &op->err)
+                              : tr_fail(&op->err, TR_BUSY, "queue '%s' has unsettled deliveries", op->name);
     HASH_FIND_STR(q->specs, op->name, known);
     if ((op->rc == TR_OK || op->rc == TR_NOT_FOUND) && known != NULL) {
         HASH_DEL(q->specs, known);
@@ -261,7 +264,10 @@ static void carry_out(struct rabbitmq_queue *q, struct rmq_op *op)
         do_declare(q, op);
         break;
     case RMQ_PUBLISH:
-        rmq_publish(q, op);
+        if (op->tag != 0 && op->epoch != q->conn_epoch)
+            rmq_finish(q, op); /* its original comes again: a copy would be one too many */
+        else
+            rmq_publish(q, op);
         break;
     case RMQ_LENGTH:
         do_length(q, op);
@@ -312,10 +318,11 @@ static void sweep_line(struct rabbitmq_queue *q)
         struct rmq_op *const op = *at;
         const bool gone = atomic_load(&op->stage) == RMQ_GIVEN_UP;
         const bool told = op->kind == RMQ_CHECK && q->trouble.rc != TR_OK;
-        const bool here =
-            op->kind == RMQ_CONSUME || op->kind == RMQ_CANCEL || op->kind == RMQ_ACK || op->kind == RMQ_REQUEUE;
+        const bool late = op->loose && op->deadline_ms <= mono_ns() / 1000000;
+        const bool here = op->kind == RMQ_CONSUME || op->kind == RMQ_CANCEL || op->kind == RMQ_ACK ||
+                          op->kind == RMQ_REQUEUE || op->tag != 0;
 
-        if (!gone && !told && !here) {
+        if (!gone && !told && !here && !late) {
             at = &op->next;
             continue;
         }
