@@ -11,6 +11,8 @@
 
 #include "adapter/rabbitmq/queue.h"
 #include "base/log.h"
+#include "broker_cut.h"
+#include "broker_flood.h"
 #include "queue_broker_fixture.h"
 #include "queue_fixture.h"
 
@@ -32,68 +34,6 @@ static int begin(void **state)
 static void server(const char *verb)
 {
     support_server_do("rabbitmq", "TROUPE_TEST_AMQP_DIR", verb, 0);
-}
-
-/* Many publishes whose ends are counted by sort. */
-struct flood {
-    size_t ended, by_rc[TR_RC_COUNT];
-};
-
-static void on_flood(void *ctx, enum tr_rc rc, const struct tr_err *err)
-{
-    struct flood *f = ctx;
-
-    (void)err;
-    f->ended++;
-    f->by_rc[rc]++;
-}
-
-static void flood(struct bench *b, struct flood *f, size_t from, size_t n)
-{
-    for (size_t i = from; i < from + n; i++) {
-        char text[24];
-        struct queue_message msg = {.queue = "a", .body = {(const uint8_t *)text, 0}};
-        struct tr_op *op = NULL;
-
-        msg.body.len = (size_t)snprintf(text, sizeof text, "%zu", i);
-        assert_int_equal(b->q->ops->publish(b->q, &msg, on_flood, f, &op, NULL), TR_OK);
-    }
-}
-
-/* Takes everything and notes which numbers it saw. */
-struct reader {
-    struct bench *b;
-    struct queue_consumer *c;
-    bool *seen;
-    size_t max, distinct, n, gaps;
-};
-
-static void on_read(void *ctx, const struct queue_incoming *msg)
-{
-    struct reader *r = ctx;
-    char text[24] = "";
-    size_t i;
-
-    memcpy(text, msg->body.data, msg->body.len < sizeof text ? msg->body.len : sizeof text - 1);
-    i = strtoul(text, NULL, 10);
-    assert_true(i < r->max);
-    r->distinct += !r->seen[i];
-    r->seen[i] = true;
-    r->n++;
-    r->b->q->ops->ack(r->b->q, msg->delivery);
-}
-
-static void on_reader_gap(void *ctx)
-{
-    struct reader *r = ctx;
-
-    r->gaps++;
-}
-
-static void reader_start(struct reader *r, struct bench *b, size_t max)
-{
-    *r = (struct reader){.b = b, .seen = calloc(max, sizeof(bool)), .max = max};
-    assert_int_equal(b->q->ops->consume(b->q, "a", 500, on_read, on_reader_gap, r, &r->c, NULL), TR_OK);
 }
 
 /* A restart in the middle of everything: what was confirmed is there, consumers go on, and are told. */
@@ -309,10 +249,22 @@ int main(void)
     if (getenv("TROUPE_TEST_LOG") != NULL)
         log_set_level(LOG_DEBUG);
 
+    cmocka_set_test_filter(getenv("TROUPE_TEST_ONLY")); /* a pattern of names; NULL: all */
+
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(checks, begin),        cmocka_unit_test_setup(restarts, begin),
-        cmocka_unit_test_setup(stalls, begin),        cmocka_unit_test_setup(redelivers, begin),
+        cmocka_unit_test_setup(checks, begin),
+        cmocka_unit_test_setup(restarts, begin),
+        cmocka_unit_test_setup(stalls, begin),
+        cmocka_unit_test_setup(redelivers, begin),
         cmocka_unit_test_setup(leader_killed, begin),
+        cmocka_unit_test_setup(cut_connection, begin),
+        cmocka_unit_test_setup(cut_swallowed, begin),
+        cmocka_unit_test_setup(cut_bounded, begin),
+        cmocka_unit_test_setup(cut_settles_nothing, begin),
+        cmocka_unit_test_setup(cut_copy_refused, begin),
+        cmocka_unit_test_setup(cut_backstop, begin),
+        cmocka_unit_test_setup(cut_young, begin),
+        cmocka_unit_test_setup(cut_throughput, begin),
     };
 
     if (support_server("TROUPE_TEST_AMQP") == NULL)

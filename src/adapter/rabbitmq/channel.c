@@ -187,6 +187,24 @@ enum tr_rc rmq_look(struct rabbitmq_queue *q, const char *name, uint64_t *ret_re
     return rc == TR_OK ? rc : other;
 }
 
+enum tr_rc rmq_look_durable(struct rabbitmq_queue *q, const char *name, uint64_t *ret_ready, struct tr_err *err)
+{
+    uint64_t ready = 0, consumers = 0;
+    const enum tr_rc rc = look_at_part(q, name, false, &ready, &consumers, err);
+
+    if (rc == TR_OK)
+        *ret_ready = ready;
+    return rc;
+}
+
+enum tr_rc rmq_delete_durable(struct rabbitmq_queue *q, const char *name, struct tr_err *err)
+{
+    char full[RMQ_NAME_MAX + 1];
+
+    amqp_queue_delete(q->conn, CH_CONTROL, amqp_cstring_bytes(rmq_name(q, name, false, full)), false, false);
+    return rmq_reply(q, amqp_get_rpc_reply(q->conn), NULL, err);
+}
+
 /*
  * Delete if empty and unused.  Quorum queues know no such flags, so it is looked first; what is published in between is
  * lost with it: the port's callers remove the queues of workers long dead, whose messages are calls to work.

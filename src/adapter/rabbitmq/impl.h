@@ -95,6 +95,8 @@ struct rmq_spec { /* what this process declared */
     enum queue_kind kind;
     bool single_active;
     uint64_t max_length;
+    uint64_t born_ns; /* when this process made it; 0: it was there */
+    bool young;       /* the connection was lost soon after that: see connect.c */
     UT_hash_handle hh;
 };
 struct rmq_sub { /* a consumer */
@@ -103,6 +105,8 @@ struct rmq_sub { /* a consumer */
     uint32_t prefetch;
     bool durable_on, transient_on; /* subscribed on this connection */
     bool gap;                      /* it was subscribed before: tell it when it is again */
+    unsigned stuck;                /* subscriptions in a row that the broker did not answer */
+    uint64_t next_ns;              /* not tried again before */
     struct rmq_sub *next;
 };
 struct rmq_content {          /* a message that is coming in, frame by frame */
@@ -225,6 +229,10 @@ const char *rmq_name(const struct rabbitmq_queue *q, const char *name, bool tran
 /* What the last synchronous call brought.  A closed control channel is opened again; else the connection is lost. */
 enum tr_rc rmq_reply(struct rabbitmq_queue *q, amqp_rpc_reply_t reply, int *ret_code, struct tr_err *err);
 enum tr_rc rmq_declare(struct rabbitmq_queue *q, const struct rmq_spec *spec, struct tr_err *err);
+/* The durable part of a queue: TR_OK: it is there, with so many ready messages; TR_NOT_FOUND. */
+enum tr_rc rmq_look_durable(struct rabbitmq_queue *q, const char *name, uint64_t *ret_ready, struct tr_err *err);
+/* Delete it, whatever is in it. */
+enum tr_rc rmq_delete_durable(struct rabbitmq_queue *q, const char *name, struct tr_err *err);
 /* Messages ready in the queue (both parts) and its consumers.  TR_NOT_FOUND: neither part is there. */
 enum tr_rc rmq_look(struct rabbitmq_queue *q, const char *name, uint64_t *ret_ready, uint64_t *ret_consumers,
                     bool *ret_durable, bool *ret_transient, struct tr_err *err);

@@ -196,6 +196,7 @@ static void note_spec(struct rabbitmq_queue *q, const struct rmq_spec *spec)
     HASH_FIND_STR(q->specs, spec->name, known);
     if (known == NULL && (known = calloc(1, sizeof *known)) != NULL) {
         memcpy(known->name, spec->name, sizeof known->name);
+        known->born_ns = spec->born_ns;
         HASH_ADD_STR(q->specs, name, known);
     }
     if (known != NULL) {
@@ -208,8 +209,17 @@ static void note_spec(struct rabbitmq_queue *q, const struct rmq_spec *spec)
 static void do_declare(struct rabbitmq_queue *q, struct rmq_op *op)
 {
     struct rmq_spec spec = {.kind = op->queue_kind, .single_active = op->single_active, .max_length = op->max_length};
+    struct rmq_spec *known;
+    uint64_t ready = 0;
 
     memcpy(spec.name, op->name, sizeof spec.name);
+    HASH_FIND_STR(q->specs, spec.name, known);
+    if (known == NULL && spec.kind == QUEUE_DURABLE && rmq_look_durable(q, spec.name, &ready, &op->err) == TR_NOT_FOUND)
+        spec.born_ns = mono_ns();
+    if (q->conn == NULL) {
+        rmq_finish_as(q, op, TR_UNCERTAIN, "the broker's connection was lost while declaring");
+        return;
+    }
     op->rc = rmq_declare(q, &spec, &op->err);
     if (op->rc == TR_OK)
         note_spec(q, &spec);
