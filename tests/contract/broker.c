@@ -93,7 +93,8 @@ static void stalls(void **state)
     (void)state;
     assert_int_equal(loop_new(&loop, NULL), TR_OK);
     b.loop = loop;
-    broker_prefix("stalls", prefix);
+    b.place = support_path("stalls"); /* new for every run */
+    broker_prefix(b.place, prefix);
     snprintf(url, sizeof url, "%s?prefix=%s", getenv("TROUPE_TEST_AMQP"), prefix);
     assert_int_equal(rabbitmq_queue_open(loop, url, &opt, &b.q, NULL), TR_OK);
     assert_int_equal(bench_declare(&b, "a", QUEUE_DURABLE, 0, false), TR_OK);
@@ -124,6 +125,7 @@ static void stalls(void **state)
     server("resume");
     loop_drain(loop);
     loop_free(loop);
+    free(b.place);
 }
 
 /* Deliveries that nobody settled when the connection went come again, with their attempts; dead letters stay. */
@@ -221,7 +223,8 @@ static void leader_killed(void **state)
     if (support_server("TROUPE_TEST_AMQP3") == NULL)
         skip();
     assert_int_equal(loop_new(&b.loop, NULL), TR_OK);
-    broker_prefix("three", prefix);
+    b.place = support_path("three"); /* new for every run */
+    broker_prefix(b.place, prefix);
     snprintf(url, sizeof url, "%s?prefix=%s", getenv("TROUPE_TEST_AMQP3"), prefix);
     assert_int_equal(rabbitmq_queue_open(b.loop, url, NULL, &b.q, NULL), TR_OK);
     assert_int_equal(bench_declare(&b, "a", QUEUE_DURABLE, 0, false), TR_OK);
@@ -239,9 +242,7 @@ static void leader_killed(void **state)
                   f.by_rc[TR_TRANSIENT]);
     support_count(b.loop, &r.distinct, f.by_rc[TR_OK]);
     free(r.seen);
-    b.q->ops->close(b.q);
-    loop_drain(b.loop);
-    loop_free(b.loop);
+    bench_end(&b);
 }
 
 int main(void)

@@ -23,16 +23,15 @@ struct line {
     struct broker_proxy *proxy;
 };
 
-static void open_at(struct bench *b, const char *place, uint16_t port, uint64_t timeout_ms)
+static void open_at(struct bench *b, uint16_t port, uint64_t timeout_ms)
 {
     const struct rabbitmq_options opt = {.heartbeat_ms = 1000, .timeout_ms = timeout_ms};
     char url[512], prefix[64];
     struct url u = {0};
 
-    broker_prefix(place, prefix);
+    broker_prefix(b->place, prefix);
     assert_int_equal(url_parse(getenv("TROUPE_TEST_AMQP"), 5672, &u, NULL), TR_OK);
-    snprintf(url, sizeof url, "amqp://%s:%s@127.0.0.1:%u/?prefix=%s", u.user, u.password,
-             (unsigned)(port != 0 ? port : u.host[0].port), prefix);
+    snprintf(url, sizeof url, "amqp://%s:%s@127.0.0.1:%u/?prefix=%s", u.user, u.password, (unsigned)port, prefix);
     url_release(&u);
     assert_int_equal(loop_new(&b->loop, NULL), TR_OK);
     assert_int_equal(rabbitmq_queue_open(b->loop, url, &opt, &b->q, NULL), TR_OK);
@@ -42,16 +41,16 @@ static void line_open(struct line *l, const char *place, uint64_t timeout_ms)
 {
     struct url u = {0};
 
-    *l = (struct line){0};
+    *l = (struct line){.b.place = support_path(place)}; /* new for every run */
     assert_int_equal(url_parse(getenv("TROUPE_TEST_AMQP"), 5672, &u, NULL), TR_OK);
     l->proxy = broker_proxy_new(u.host[0].port);
     url_release(&u);
-    open_at(&l->b, place, broker_proxy_port(l->proxy), timeout_ms);
+    open_at(&l->b, broker_proxy_port(l->proxy), timeout_ms);
 }
 
 static void line_close(struct line *l)
 {
-    bench_close(&l->b);
+    bench_end(&l->b);
     broker_proxy_free(l->proxy);
 }
 

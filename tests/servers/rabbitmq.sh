@@ -94,7 +94,7 @@ end_epmd() { # DIR
     local port pid
     read -r port _ <"$1/ports"
     for pid in $(pgrep -x epmd || true); do
-        if tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -qx "ERL_EPMD_PORT=$port"; then kill "$pid" || true; fi
+        if { tr '\0' '\n' <"/proc/$pid/environ"; } 2>/dev/null | grep -qx "ERL_EPMD_PORT=$port"; then kill "$pid" || true; fi
     done
 }
 
