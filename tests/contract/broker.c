@@ -24,16 +24,17 @@
 
 static const struct queue_adapter amqp = {"amqp", broker_open, broker_dead, false, "TROUPE_TEST_AMQP"};
 
+static void server(const char *verb)
+{
+    support_server_do("rabbitmq", "TROUPE_TEST_AMQP_DIR", verb, 0);
+}
+
 static int begin(void **state)
 {
     (void)state;
     queue_adapter = &amqp;
+    server("resume"); /* a test that failed may have left it stopped */
     return 0;
-}
-
-static void server(const char *verb)
-{
-    support_server_do("rabbitmq", "TROUPE_TEST_AMQP_DIR", verb, 0);
 }
 
 /* A restart in the middle of everything: what was confirmed is there, consumers go on, and are told. */
@@ -69,10 +70,23 @@ struct beat {
     uint64_t last_ns, worst_ns;
 };
 
+/* The clock without the time in which this thread could have run but others had the processor. */
+static uint64_t own_ns(void)
+{
+    FILE *const f = fopen("/proc/thread-self/schedstat", "r");
+    unsigned long long ran, waited = 0;
+
+    if (f == NULL || fscanf(f, "%llu %llu", &ran, &waited) != 2)
+        waited = 0;
+    if (f != NULL)
+        fclose(f);
+    return mono_ns() - waited;
+}
+
 static void on_beat(void *ctx)
 {
     struct beat *beat = ctx;
-    const uint64_t now = mono_ns();
+    const uint64_t now = own_ns();
 
     if (beat->last_ns != 0 && now - beat->last_ns > beat->worst_ns)
         beat->worst_ns = now - beat->last_ns;
@@ -108,7 +122,7 @@ static void stalls(void **state)
                   f.by_rc[TR_UNCERTAIN], f.by_rc[TR_TRANSIENT]);
     assert_int_equal(f.by_rc[TR_OK], 0);
     assert_true(f.by_rc[TR_UNCERTAIN] > 0);
-    assert_true(beat.worst_ns < 100 * 1000000ull); /* callbacks of 5,000 ends among it, under a sanitizer */
+    assert_true(beat.worst_ns < 50 * 1000000ull);
     timer_stop(timer);
     server("resume");
     for (int i = 0; i < 50 && bench_publish(&b, "a", "1") != TR_OK; i++)
@@ -264,6 +278,7 @@ int main(void)
         cmocka_unit_test_setup(cut_settles_nothing, begin),
         cmocka_unit_test_setup(cut_copy_refused, begin),
         cmocka_unit_test_setup(cut_backstop, begin),
+        cmocka_unit_test_setup(cut_upgrade, begin),
         cmocka_unit_test_setup(cut_young, begin),
         cmocka_unit_test_setup(cut_throughput, begin),
     };

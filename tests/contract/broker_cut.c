@@ -252,6 +252,24 @@ void cut_backstop(void **state)
     bench_end(&b);
 }
 
+/* Queues that an earlier version made are taken as they are. */
+void cut_upgrade(void **state)
+{
+    struct bench b = {.place = support_path("upgrade")};
+    struct taker t;
+
+    (void)state;
+    broker_declare_old(b.place, "a");
+    broker_declare_old(b.place, "dead");
+    bench_open(&b);
+    assert_int_equal(bench_declare(&b, "a", QUEUE_DURABLE, 0, false), TR_OK);
+    assert_int_equal(bench_publish(&b, "a", "x"), TR_OK);
+    taker_start(&t, &b, "a", 0, ACK);
+    support_count(b.loop, &t.n, 1);
+    assert_int_equal(bench_declare(&b, "a", QUEUE_DURABLE, 0, true), TR_INVALID); /* this is no detail */
+    bench_end(&b);
+}
+
 /* A queue so young that it does not outlive the broker's death is made anew, and others go on beside it. */
 void cut_young(void **state)
 {

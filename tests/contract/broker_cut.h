@@ -8,6 +8,7 @@ void cut_bounded(void **state);
 void cut_settles_nothing(void **state);
 void cut_copy_refused(void **state);
 void cut_backstop(void **state);
+void cut_upgrade(void **state);
 void cut_young(void **state);
 void cut_throughput(void **state);
 

@@ -86,6 +86,25 @@ size_t broker_dead(const char *place, const char *cause)
     return n;
 }
 
+void broker_declare_old(const char *place, const char *queue)
+{
+    const amqp_connection_state_t conn = connect_plain();
+    amqp_table_entry_t args[2] = {
+        {.key = amqp_cstring_bytes("x-queue-type"), .value.kind = AMQP_FIELD_KIND_UTF8},
+        {.key = amqp_cstring_bytes("x-delivery-limit"), .value = {.kind = AMQP_FIELD_KIND_I64, .value.i64 = 1000}},
+    };
+    char name[192], prefix[64];
+
+    broker_prefix(place, prefix);
+    snprintf(name, sizeof name, "%s%s", prefix, queue);
+    args[0].value.value.bytes = amqp_cstring_bytes("quorum");
+    amqp_queue_declare(conn, 1, amqp_cstring_bytes(name), false, true, false, false,
+                       (amqp_table_t){.num_entries = 2, .entries = args});
+    assert_int_equal(amqp_get_rpc_reply(conn).reply_type, AMQP_RESPONSE_NORMAL);
+    (void)amqp_connection_close(conn, AMQP_REPLY_SUCCESS);
+    amqp_destroy_connection(conn);
+}
+
 void broker_give_back(const char *place, const char *queue, size_t times)
 {
     const amqp_connection_state_t conn = connect_plain();

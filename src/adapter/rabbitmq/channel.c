@@ -94,6 +94,20 @@ static amqp_table_entry_t entry_true(const char *key)
                                 .value = {.kind = AMQP_FIELD_KIND_BOOLEAN, .value.boolean = 1}};
 }
 
+/*
+ * There with another limit, or made by a version that set other details: it is of the same sort, and what it was made
+ * with holds.  The broker names the first argument that differs.
+ */
+static bool only_details_differ(const char *text)
+{
+    static const char *const details[] = {"x-max-length", "x-overflow", "x-dead-letter-", "x-delivery-limit"};
+
+    for (size_t i = 0; i < sizeof details / sizeof details[0]; i++)
+        if (strstr(text, details[i]) != NULL)
+            return true;
+    return false;
+}
+
 static enum tr_rc declare_part(struct rabbitmq_queue *q, const struct rmq_spec *spec, bool transient,
                                struct tr_err *err)
 {
@@ -108,10 +122,10 @@ static enum tr_rc declare_part(struct rabbitmq_queue *q, const struct rmq_spec *
         args[n++] = entry_i64("x-expires", UNUSED_MS);
     } else {
         args[n++] = entry_i64("x-delivery-limit", DELIVERY_LIMIT);
-        args[n++] = entry_text("x-overflow", "reject-publish");
         if (spec->max_length != 0)
             args[n++] = entry_i64("x-max-length", (int64_t)spec->max_length);
         if (strcmp(spec->name, RMQ_DEAD) != 0) { /* past the backstop a message is a dead letter, not lost */
+            args[n++] = entry_text("x-overflow", "reject-publish");
             args[n++] = entry_text("x-dead-letter-exchange", "");
             args[n++] = entry_text("x-dead-letter-routing-key", rmq_name(q, RMQ_DEAD, false, dead));
             args[n++] = entry_text("x-dead-letter-strategy", "at-least-once");
@@ -123,8 +137,7 @@ static enum tr_rc declare_part(struct rabbitmq_queue *q, const struct rmq_spec *
                        !transient, false, transient && spec->kind == QUEUE_TRANSIENT,
                        (amqp_table_t){.num_entries = n, .entries = args});
     rc = rmq_reply(q, amqp_get_rpc_reply(q->conn), &code, err);
-    /* There with another limit, say: it is of the same sort, and what it was made with holds. */
-    return rc == TR_INVALID && code == 406 && err != NULL && strstr(err->msg, "x-max-length") != NULL ? TR_OK : rc;
+    return rc == TR_INVALID && code == 406 && err != NULL && only_details_differ(err->msg) ? TR_OK : rc;
 }
 
 /* The other sort of a name must not be there: a queue where an exchange is wanted, and the other way round. */
