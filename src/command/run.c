@@ -11,6 +11,7 @@
 #include "command/boot.h"
 #include "command/command.h"
 #include "command/shipped.h"
+#include "role/common/monitor.h"
 #include "role/gateway/gateway.h"
 #include "role/inference/inference.h"
 #include "role/notifier/notifier.h"
@@ -54,6 +55,7 @@ static const struct role {
 struct run {
     const struct role *role;
     struct wiring wiring;
+    struct monitor *monitor;
     struct gateway *gateway;
     struct preprocess *preprocess;
     struct inference *inference[CHARACTERS_MAX];
@@ -144,6 +146,7 @@ static void on_drain_limit(void *ctx)
 static void drain(struct run *u)
 {
     u->draining = true;
+    monitor_serving(u->monitor, false);
     if (timer_start(u->wiring.loop, u->drain_seconds * 1000 + 1000, 0, on_drain_limit, u, &u->drain_limit) != TR_OK)
         u->drain_limit = NULL;
     if (u->gateway != NULL)
@@ -208,6 +211,7 @@ static void run_release(struct run *u)
     for (size_t i = 0; i < u->inferences; i++)
         inference_free(u->inference[i]);
     notifier_free(u->notifier);
+    monitor_free(u->monitor);
     wiring_release(&u->wiring);
 }
 
@@ -241,8 +245,13 @@ static void tell_ready(const struct run *u)
 static enum tr_rc run(struct run *u, struct tr_err *err)
 {
     const bool alone = u->role->mode == WIRING_ONE_PROCESS;
-    enum tr_rc rc = boot_wait(&u->wiring, 0, err);
+    enum tr_rc rc =
+        monitor_start(&u->wiring.env, u->role->name, &u->monitor, err); /* first: /readyz says who is awaited */
 
+    if (rc == TR_OK) {
+        u->wiring.env.watch = monitor_watch(u->monitor);
+        rc = boot_wait(&u->wiring, 0, err);
+    }
     if (rc == TR_OK)
         rc = boot_master_key(&u->wiring, alone, err);
     if (rc == TR_OK && alone)
@@ -252,6 +261,7 @@ static enum tr_rc run(struct run *u, struct tr_err *err)
     if (rc != TR_OK)
         return rc;
     start_signals(u);
+    monitor_serving(u->monitor, true);
     if (!alone && timer_start(u->wiring.loop, UINT32_MAX, 0, on_trouble_timer, u, &u->trouble) == TR_OK)
         for (size_t i = 0; i < u->inferences; i++)
             if (u->inference[i] != NULL)

@@ -67,6 +67,7 @@ enum tr_rc do_key_put(struct store *s, enum seal_owner owner, const char *id, st
 enum tr_rc do_key_get(struct store *s, enum seal_owner owner, const char *id, struct answer *ret);
 
 /* Callbacks of the above, for operations that a test starts by itself; ctx: struct answer, w.loop set. */
+void on_chat_answer(void *ctx, enum tr_rc rc, const struct history_chat *chat, bool mine, const struct tr_err *err);
 void on_accept_answer(void *ctx, enum tr_rc rc, const struct history_accepted *res, const struct tr_err *err);
 void on_append_answer(void *ctx, enum tr_rc rc, bool mine, uint64_t change, const struct turn_row *standing,
                       const struct tr_err *err);

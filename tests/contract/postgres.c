@@ -122,6 +122,15 @@ static void checks(void **state)
     (void)postgres_sql(1, "rough", "INSERT INTO schema_version VALUES (99)");
     assert_int_equal(check_url(url, &g), TR_INVALID);
     assert_non_null(strstr(g.w.err.msg, "newer"));
+    {
+        struct catalogue *newer = NULL;
+        struct wait w = {.loop = loop};
+
+        assert_int_equal(postgres_catalogue_open(loop, url, &newer, NULL), TR_OK);
+        assert_int_equal(wait_end(&w, newer->ops->init(newer, wait_done, &w, &w.op, &w.err)), TR_INVALID);
+        assert_non_null(strstr(w.err.msg, "newer"));
+        newer->ops->close(newer);
+    }
     (void)postgres_sql(1, "rough", "DELETE FROM schema_version WHERE version = 99");
     assert_int_equal(check_url(url, &g), TR_OK);
 }

@@ -363,14 +363,10 @@ static void forget_next(struct history_op *op)
 
 static void on_buckets(struct history_op *op, const struct cql_rows *rows)
 {
-    const struct cql_value set = cass_cell_named(rows, 0, "buckets");
-
-    for (int32_t at = 4; at + 8 <= set.len; at += 8)
-        if (!cass_slot_has_bucket(op->slot, cass_cell_i32((struct cql_value){set.data + at + 4, 4}))) {
-            cass_op_end(op, TR_NOMEM, "history: buckets");
-            return;
-        }
-    forget_next(op);
+    if (cass_slot_has_buckets(op->slot, cass_cell_named(rows, 0, "buckets")))
+        forget_next(op);
+    else
+        cass_op_end(op, TR_UNCERTAIN, "history: buckets");
 }
 
 static void on_marked(struct history_op *op, const struct cql_rows *rows)

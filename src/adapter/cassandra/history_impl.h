@@ -99,6 +99,11 @@ void cass_arg_none(struct call *c, int32_t kind);     /* CQL_NULL, CQL_UNSET */
 void cass_wire_list_i32(struct buf *b, const int32_t *values, size_t n);
 void cass_wire_list_uuid(struct buf *b, const struct uuid *values, size_t n);
 
+/* The next of a list or set of numbers; *at begins as 0.  False: there is none. */
+bool cass_wire_list_next(struct cql_value list, int32_t *at, int32_t *ret_value);
+/* Is the id a key of a map<uuid, …>? */
+bool cass_wire_map_has(struct cql_value map, const struct uuid *key);
+
 /* A named column of a row, or the zero value where it is null or not there. */
 struct cql_value cass_cell_named(const struct cql_rows *rows, size_t row, const char *name);
 struct uuid cass_cell_uuid(struct cql_value v);
@@ -178,8 +183,9 @@ struct history_op;
 struct chat_slot *cass_slot_get(struct cassandra_history *h, const struct uuid *chat);
 void cass_slot_put(struct cassandra_history *h, struct chat_slot *slot);
 void cass_slots_release(struct cassandra_history *h);
-bool cass_slot_has_bucket(struct chat_slot *slot, int32_t bucket); /* adds it; false: no memory */
-void cass_slot_forget(struct chat_slot *slot);                     /* all that is known, not the lane */
+bool cass_slot_has_bucket(struct chat_slot *slot, int32_t bucket);        /* adds it; false: no memory */
+bool cass_slot_has_buckets(struct chat_slot *slot, struct cql_value set); /* the same with all of a set<int> */
+void cass_slot_forget(struct chat_slot *slot);                            /* all but its buckets and its lane */
 void cass_slot_saw_turn(struct chat_slot *slot, const struct uuid *turn);
 bool cass_slot_knows_turn(const struct chat_slot *slot, const struct uuid *turn);
 /* A state of bucket `current` that came with an answer: keep it as the guess if it is not older. */

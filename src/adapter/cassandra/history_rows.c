@@ -84,6 +84,33 @@ static struct cql_value cell_at(const struct cql_rows *rows, size_t row, int col
     return column < 0 ? (struct cql_value){NULL, CQL_NULL} : cql_cell(rows, row, (size_t)column);
 }
 
+bool cass_wire_list_next(struct cql_value list, int32_t *at, int32_t *ret_value)
+{
+    if (*at == 0)
+        *at = 4; /* behind the count */
+    if (list.len < 8 || *at > list.len - 8)
+        return false;
+    *ret_value = cass_cell_i32((struct cql_value){list.data + *at + 4, 4});
+    *at += 8;
+    return true;
+}
+
+bool cass_wire_map_has(struct cql_value map, const struct uuid *key)
+{
+    for (int32_t at = 4; at <= map.len - 24;) { /* a length, a key, a length, a value */
+        const struct uuid id = cass_cell_uuid((struct cql_value){map.data + at + 4, 16});
+        const int32_t len = cass_cell_i32((struct cql_value){map.data + at + 20, 4});
+
+        if (uuid_eq(&id, key))
+            return true;
+        at += 24;
+        if (len > map.len - at)
+            return false;
+        at += len > 0 ? len : 0;
+    }
+    return false;
+}
+
 struct cql_value cass_cell_named(const struct cql_rows *rows, size_t row, const char *name)
 {
     return row < cql_rows(rows) ? cell_at(rows, row, cql_column(rows, name)) : (struct cql_value){NULL, CQL_NULL};

@@ -121,8 +121,7 @@ bool cass_slot_has_bucket(struct chat_slot *slot, int32_t bucket)
 void cass_slot_forget(struct chat_slot *slot)
 {
     slot->known = false;
-    slot->current = 0;
-    slot->buckets_n = 0;
+    slot->current = 0; /* its buckets stay: they are facts, and others may be reading them */
     slot->state = (struct history_state){0};
     memset(slot->seen, 0, sizeof slot->seen);
 }
@@ -213,11 +212,12 @@ static void read_current(struct history_op *op)
     cass_op_send(op, &c, 1, false, on_state);
 }
 
-/* A set<int> in wire form. */
-static bool read_buckets(struct chat_slot *slot, struct cql_value v)
+bool cass_slot_has_buckets(struct chat_slot *slot, struct cql_value set)
 {
-    for (int32_t at = 4; at + 8 <= v.len; at += 8)
-        if (!cass_slot_has_bucket(slot, cass_cell_i32((struct cql_value){v.data + at + 4, 4})))
+    int32_t at = 0, bucket;
+
+    while (cass_wire_list_next(set, &at, &bucket))
+        if (!cass_slot_has_bucket(slot, bucket))
             return false;
     return slot->buckets_n > 0;
 }
@@ -238,7 +238,7 @@ static void on_chat(struct history_op *op, const struct cql_rows *rows)
     slot->user = cass_cell_uuid(cass_cell_named(rows, 0, "user"));
     cass_cell_text(cass_cell_named(rows, 0, "character"), slot->character, sizeof slot->character);
     slot->created_ms = cass_cell_u64(cass_cell_named(rows, 0, "created"));
-    if (!read_buckets(slot, cass_cell_named(rows, 0, "buckets"))) {
+    if (!cass_slot_has_buckets(slot, cass_cell_named(rows, 0, "buckets"))) {
         cass_op_end(op, TR_NOMEM, "history: buckets");
         return;
     }

@@ -219,20 +219,6 @@ static void append_standing(struct history_op *op, const struct turn_row *stands
         cass_op_end(op, TR_OK, NULL);
 }
 
-/* map<uuid, boolean>: is the turn in it? */
-static bool is_gone(struct cql_value map, const struct uuid *turn)
-{
-    for (int32_t at = 4; at + 20 <= map.len;) {
-        const struct uuid id = cass_cell_uuid((struct cql_value){map.data + at + 4, 16});
-        const int32_t len = at + 24 <= map.len ? cass_cell_i32((struct cql_value){map.data + at + 20, 4}) : 0;
-
-        if (uuid_eq(&id, turn))
-            return true;
-        at += 24 + (len > 0 ? len : 0);
-    }
-    return false;
-}
-
 static void on_appended(struct history_op *op, const struct cql_rows *rows)
 {
     const struct turn_row *row = &op->rows[0], *stands;
@@ -260,7 +246,7 @@ static void on_appended(struct history_op *op, const struct cql_rows *rows)
         return;
     }
     cass_row_set_settle(&op->set);
-    gone = is_gone(cass_cell_named(rows, 0, "gone"), &row->turn);
+    gone = cass_wire_map_has(cass_cell_named(rows, 0, "gone"), &row->turn);
     stands = find_row(&op->set, row);
     if (stands != NULL && (!gone || row->part == PART_STATE)) {
         append_standing(op, stands);

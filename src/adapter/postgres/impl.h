@@ -42,6 +42,8 @@ struct pg_op {
     struct pg_op *older, *younger; /* all that are not answered, by deadline */
     struct pg_op *next;            /* in the line, or in flight on a link */
     bool in_line, sent, answered, cancelled, write;
+    unsigned syncs; /* still to come */
+    bool asks_lsn;
     bool stale_checked, behind; /* on a replica: its first row says whether it is up to date */
     unsigned tries;
     uint64_t deadline_ms;
@@ -106,6 +108,7 @@ struct postgres_catalogue {
     struct pg_link link[URL_HOSTS_MAX];
 };
 
+extern const char pg_not_newer[];                     /* schema.c: fails where the schema is of a newer version */
 extern const char *const pg_steps[PG_SCHEMA_VERSION]; /* schema.c: [i] brings it from version i to i + 1 */
 
 /* ---- op.c ---- */

@@ -11,7 +11,7 @@
  * is dropped.
  *
  * An operation is one statement and a sync (a transaction of its own), on a replica with a look at its WAL position before
- * it, on the primary with one behind it if it writes.  Answers come in the order of sending.
+ * it; a write is followed by another sync, with a look at the primary's position.  Answers come in the order of sending.
  */
 #include "adapter/postgres/impl.h"
 
@@ -202,6 +202,7 @@ static bool send_init(struct pg_link *l)
                  "DEFAULT now())",
                  0, NULL, NULL, NULL);
 
+    ok = ok && send_sql(l, pg_not_newer, 0, NULL, NULL, NULL);
     for (int i = 0; i < PG_SCHEMA_VERSION && ok; i++)
         ok = send_sql(l, pg_steps[i], 0, NULL, NULL, NULL);
     return ok;
@@ -226,9 +227,15 @@ bool pg_link_send(struct pg_link *l, struct pg_op *op)
         ok = ok && send_init(l);
     else
         ok = ok && send_sql(l, op->sql, op->n, op->values, op->lengths, op->formats);
-    if (ok && op->write && l->primary && op->want != PG_INIT)
-        ok = send_sql(l, WRITTEN, 0, NULL, NULL, NULL);
-    if (!ok || PQpipelineSync(l->conn) != 1 || !flush(l))
+    ok = ok && PQpipelineSync(l->conn) == 1;
+    op->syncs = 1;
+    /* After its commit: within it, the position would be one that a replica can reach without having seen the commit. */
+    if (ok && op->write && l->primary && op->want != PG_INIT) {
+        ok = send_sql(l, WRITTEN, 0, NULL, NULL, NULL) && PQpipelineSync(l->conn) == 1;
+        op->syncs = 2;
+        op->asks_lsn = true;
+    }
+    if (!ok || !flush(l))
         pg_link_lost(l, PQerrorMessage(l->conn)); /* ends or re-queues the operation */
     return true;
 }
@@ -275,7 +282,7 @@ static void on_probe_rows(struct pg_link *l, const PGresult *rows)
     l->clock_at_ms = loop_now_ms(l->c->loop);
     if (PQgetlength(rows, 0, 1) != 1 || *PQgetvalue(rows, 0, 1) == 0)
         l->schema = 0;
-    else if (l->schema < PG_SCHEMA_VERSION)
+    else
         l->schema = -1; /* to be asked */
 }
 
@@ -325,11 +332,11 @@ static void on_rows(struct pg_link *l, struct pg_op *op, PGresult *result)
         if (op->stale_checked) { /* the first one: is the replica up to date? */
             op->stale_checked = false;
             op->behind = int8_at(result, 0) == 0;
+        } else if (op->asks_lsn && op->syncs == 1) {
+            op->lsn = int8_at(result, 0);
         } else if (op->rows == NULL && op->want != PG_INIT) {
             op->rows = result;
             return;
-        } else if (op->want != PG_INIT) {
-            op->lsn = int8_at(result, 0);
         }
     }
     PQclear(result);
@@ -342,9 +349,8 @@ static void on_op_end(struct pg_link *l, struct pg_op *op)
     op->sent = false;
     if (op->lsn > c->lsn)
         c->lsn = op->lsn;
-    if (op->want == PG_INIT && op->rc == TR_OK)
-        for (size_t i = 0; i < c->url.hosts; i++)
-            c->link[i].schema = c->link[i].state == PG_UP && c->link[i].primary ? PG_SCHEMA_VERSION : c->link[i].schema;
+    if (op->want == PG_INIT && op->rc == TR_OK && l->primary)
+        l->schema = PG_SCHEMA_VERSION; /* it is asked again with the next probe */
     if (op->answered) {
         pg_op_free(op);
     } else if (op->behind && op->tries++ < AGAIN_MAX) {
@@ -365,6 +371,8 @@ static void on_sync(struct pg_link *l)
 {
     struct pg_op *const op = l->flight;
 
+    if (--op->syncs > 0)
+        return; /* its position is still to come */
     l->flight = op->next;
     if (l->flight == NULL)
         l->flight_end = &l->flight;

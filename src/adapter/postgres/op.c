@@ -73,8 +73,10 @@ static void why_not(const struct postgres_catalogue *c, enum tr_rc rc, struct tr
             tr_fail(err, rc, "%s", l->trouble_err.msg);
             return;
         }
-        if (l->state == PG_UP && l->primary && l->schema < PG_SCHEMA_VERSION) {
-            tr_fail(err, rc, "PostgreSQL at %s: the schema is missing: run `troupe init`", pg_where(l, where));
+        if (l->state == PG_UP && l->primary && l->schema != PG_SCHEMA_VERSION) {
+            tr_fail(err, rc, "PostgreSQL at %s: the schema is %s", pg_where(l, where),
+                    l->schema > PG_SCHEMA_VERSION ? "of a newer version: run the newer build"
+                                                  : "missing or older: run `troupe init`");
             return;
         }
     }
@@ -222,7 +224,7 @@ void pg_again(struct pg_op *op)
     op->rows = NULL;
     op->rc = TR_OK;
     op->err = (struct tr_err){0};
-    op->behind = op->stale_checked = false;
+    op->behind = op->stale_checked = op->asks_lsn = false;
     op->sent = false;
     line_add(op);
 }

@@ -9,6 +9,15 @@
     " IF NOT EXISTS (SELECT 1 FROM schema_version WHERE version >= " #version ") THEN " ddl                            \
     " INSERT INTO schema_version (version) VALUES (" #version "); END IF; END $step$"
 
+#define TEXT_OF(x) #x
+#define NEWER_THAN(version)                                                                                            \
+    "DO $newer$ BEGIN IF EXISTS (SELECT 1 FROM schema_version WHERE version > " TEXT_OF(                               \
+        version) ") THEN"                                                                                              \
+                 " RAISE EXCEPTION 'the schema is of a newer version than this build: run the newer build'; END IF; "  \
+                 "END $newer$"
+
+const char pg_not_newer[] = NEWER_THAN(PG_SCHEMA_VERSION);
+
 const char *const pg_steps[PG_SCHEMA_VERSION] = {
     STEP(1, "CREATE TABLE characters ("
             "  id text PRIMARY KEY, name text NOT NULL, tagline text NOT NULL, avatar_type text NOT NULL,"

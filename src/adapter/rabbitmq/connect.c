@@ -6,10 +6,11 @@
  * confirmed, and basic.consume is never answered.  It can be deleted (that takes 5 s) and declared anew.
  * A queue that has lost its majority for a while looks just the same, and the broker lets us delete it with all that was
  * confirmed in it (tried).  So a queue is deleted after BROKEN_AFTER unanswered subscriptions only where all of this is so:
- * this process made it, and lost the connection within YOUNG_S of that (a worker's queue gets no routes before,
- * contract 11.13; what the others hold by then are calls to work, which the history knows how to make again); the URL names
- * one host; the broker knows of no message in it.  Any other queue is subscribed to again after a growing pause, so that
- * the rest of the process goes on meanwhile, and counted in troupe_broker_stuck_total.
+ * this process made it, and lost the connection within YOUNG_S of that; the URL names one host; the broker knows of no
+ * message in it.  New workers get no chats so long where there are older ones (role/preprocess/router.c); what else it
+ * may hold are calls to work, which the history knows how to make again.
+ * Any other queue is subscribed to again after a growing pause, so that the rest of the process goes on meanwhile, and
+ * counted in troupe_broker_stuck_total; it is mended by `rabbitmqctl delete_queue`.
  */
 #include "adapter/rabbitmq/impl.h"
 #include "base/log.h"

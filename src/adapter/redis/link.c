@@ -5,7 +5,7 @@
  *   RESOLVING  -> CONNECTING  on_resolved    an address; no name is looked up on the loop
  *   CONNECTING -> GREETING    on_connect     AUTH, SELECT, the scripts are loaded
  *   GREETING   -> UP          on_greeting    all answered; what waited in line is sent
- *   any        -> DOWN        link_down      an error, no answer for STUCK_MS, the server went; tried again after a pause
+ *   any        -> DOWN        link_down      an error, no answer for RR_STUCK_MS, the server went; tried again after a pause
  */
 #include "adapter/redis/impl.h"
 
@@ -23,7 +23,6 @@
 #define PAUSE_FIRST_MS 50
 #define PAUSE_MAX_MS 1000
 #define CONNECT_MS 3000
-#define STUCK_MS 6000
 
 static struct metric reconnections = METRIC(METRIC_COUNTER, "troupe_reconnections_total", "service=\"registry\"",
                                             "Connections made anew after the first one.");
@@ -132,6 +131,8 @@ enum tr_rc rr_error(const char *text, struct tr_err *err)
         enum tr_rc rc;
         const char *says;
     } known[] = {
+        {"NOSCRIPT", TR_TRANSIENT, "Redis has lost a script"},
+        {"ERR max number of clients", TR_TRANSIENT, "Redis has too many clients: raise maxclients"},
         {"LOADING", TR_TRANSIENT, "Redis is reading its data from the disk"},
         {"BUSY", TR_TRANSIENT, "Redis is busy with a script"},
         {"OOM", TR_BUSY, "Redis is out of memory: raise maxmemory, or choose an eviction policy (volatile-lru)"},
@@ -147,10 +148,18 @@ enum tr_rc rr_error(const char *text, struct tr_err *err)
         {"NOPERM", TR_INVALID, "the Redis user may not use the commands or keys that Troupe needs"},
     };
 
+    const char *inner;
+
+    /* before Redis 7 a script's own error stands inside of another one */
+    if (strncmp(text, "ERR Error running script", 24) == 0 && (inner = strstr(text, ": -")) != NULL)
+        text = inner + 3;
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strncmp(text, known[i].begins, strlen(known[i].begins)) == 0)
             return tr_fail(err, known[i].rc, "%s", known[i].says);
-    return tr_fail(err, TR_INVALID, "Redis: %.100s", text);
+    /* "… with args beginning with: …" would repeat what was sent: a password, a chat's bytes */
+    inner = strstr(text, ", with args");
+    return tr_fail(err, TR_INVALID, "Redis: %.*s", inner != NULL && inner - text < 100 ? (int)(inner - text) : 100,
+                   text);
 }
 
 static void later(struct redis_registry *r)
@@ -166,6 +175,7 @@ static void link_down(struct redis_registry *r)
 {
     r->ac = NULL;
     r->link = RR_DOWN;
+    r->awaited = 0;
     if (r->closing)
         return;
     later(r);
@@ -181,6 +191,7 @@ static void drop(struct redis_registry *r)
         return;
     ac->data = NULL;
     r->ac = NULL;
+    r->link = RR_DOWN; /* before the callbacks of what was sent, which may start others */
     redisAsyncFree(ac);
     link_down(r);
 }
@@ -191,7 +202,7 @@ static void on_disconnect(const redisAsyncContext *ac, int status)
 
     if (r == NULL)
         return;
-    if (status != REDIS_OK && r->link == RR_UP)
+    if (status != REDIS_OK && r->link != RR_DOWN) /* DOWN: told in on_greeting() */
         trouble(r, TR_TRANSIENT, ac->errstr);
     log_event(LOG_DEBUG, "redis.lost", "cause=%Q", ac->errstr != NULL ? ac->errstr : "");
     link_down(r);
@@ -321,6 +332,11 @@ void rr_link_tick(struct redis_registry *r, uint64_t now_ms)
     } else if ((r->link == RR_CONNECTING || r->link == RR_GREETING) && now_ms - r->began_ms >= CONNECT_MS) {
         trouble(r, TR_TRANSIENT, "no answer: does it stall, or is a firewall between?");
         drop(r);
+    } else if (r->ac != NULL && r->awaited > 0 && now_ms - r->heard_ms >= RR_STUCK_MS) {
+        trouble(r, TR_TRANSIENT, "it stopped answering");
+        drop(r);
+    } else if (r->ac != NULL && r->link == RR_DOWN && now_ms - r->began_ms >= CONNECT_MS) {
+        drop(r); /* refused at the greeting, and the rest of the answers never came */
     }
 }
 

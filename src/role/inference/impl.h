@@ -3,6 +3,7 @@
 #define ROLE_INFERENCE_IMPL_H
 
 #include "base/log.h"
+#include "role/common/story.h"
 #include "role/inference/context.h"
 #include "role/inference/inference.h"
 
@@ -154,6 +155,7 @@ void generate_snapshot(struct turn *t, const char *gateway);
 void store_check(struct turn *t);
 void store_append(struct turn *t);
 void store_publish(struct turn *t);
+void store_show_metrics(void); /* also while nothing is stored */
 /* The stored variant is the reply.  TR_INVALID: it does not open. */
 enum tr_rc store_adopt(struct turn *t, const struct turn_row *row, struct tr_err *err) TR_MUST_CHECK;
 

@@ -213,6 +213,7 @@ enum tr_rc inference_start(const struct role_env *env, struct engine *const *eng
     r = calloc(1, sizeof *r);
     if (r == NULL)
         return tr_fail(err, TR_NOMEM, "inference");
+    store_show_metrics();
     r->env = *env;
     memcpy(r->engines, engines, engines_n * sizeof *engines);
     r->engines_n = engines_n;

@@ -21,6 +21,7 @@
 #include "base/metrics.h"
 #include "domain/notes.h"
 #include "role/common/keyring.h"
+#include "role/common/story.h"
 #include "role/preprocess/drainer.h"
 #include "role/preprocess/router.h"
 
@@ -35,6 +36,7 @@
 #define NO_WORKER_MS 300 /* put back for so long */
 #define NO_WORKER_LOG_MS 10000
 #define TROUBLE_MS 500
+#define REFUSED_MAX 4
 
 enum state { OPENING, ROUTING, PUBLISHING };
 
@@ -45,7 +47,7 @@ struct job {
     struct buf sealed; /* what env.sealed points to, once notes are made */
     enum state state;
     struct tr_op *op;
-    unsigned tries;
+    unsigned tries, refused;       /* refused: it was drained, and the choice is the queue that it came from */
     uint64_t due_ms;               /* ROUTING: not before; 0: at once */
     char from[QUEUE_NAME_MAX + 1]; /* drained out of this worker's queue; "": it is new */
     bool parked;                   /* ROUTING: waits for the router, or for due_ms */
@@ -199,9 +201,11 @@ static void job_route(struct job *job)
 
     job->state = ROUTING;
     job->parked = false;
-    if (rc == TR_OK && strcmp(queue, job->from) == 0) { /* the list is older than that worker's end */
+    if (rc == TR_OK && strcmp(queue, job->from) == 0 && job->refused++ >= REFUSED_MAX) {
+        job_end(job, SETTLE_LATER, ROUTER_FRESH_MS); /* its worker is back: the message belongs to it, where it was */
+    } else if (rc == TR_OK && strcmp(queue, job->from) == 0) { /* the list is older than that worker's end */
         router_doubt(r->router, job->env.character);
-        park(job, loop_now_ms(r->env.loop) + ROUTER_FRESH_MS);
+        park(job, loop_now_ms(r->env.loop) + ROUTER_FRESH_MS); /* or until a list is read */
     } else if (rc == TR_BUSY) {
         park(job, 0);
     } else if (rc != TR_OK) {
@@ -211,7 +215,9 @@ static void job_route(struct job *job)
     } else {
         job->state = PUBLISHING;
         rc = role_pass_on(&r->env, queue, &job->env, on_published, job, &job->op, &err);
-        if (rc != TR_OK) {
+        if (rc == TR_OK) {
+            story_log(LOG_INFO, "turn.routed", &job->env, "queue=%s", queue);
+        } else {
             job->op = NULL;
             publish_failed(job, rc, &err);
         }
@@ -224,7 +230,7 @@ static void on_workers_read(void *ctx)
     struct job *job, *next;
 
     DL_FOREACH_SAFE (r->jobs, job, next)
-        if (job->parked && job->due_ms == 0)
+        if (job->parked && (job->due_ms == 0 || job->refused > 0))
             job_route(job);
 }
 
@@ -378,6 +384,8 @@ static void take(struct preprocess *r, const struct queue_incoming *msg, bool dr
         free(job);
         return;
     }
+    if (!drained)
+        story_taken(STORY_INCOMING, &job->env);
     job->r = r;
     job->delivery = msg->delivery;
     if (drained)

@@ -23,12 +23,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout_at, Instant};
+use tokio::time::{sleep, timeout, timeout_at, Instant};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Longer than a server takes to say itself that it timed out (2 s and a little).
 const ATTEMPT: Duration = Duration::from_millis(3000);
+/// Tables take long; and nodes that have just met refuse them now and then.
+const SCHEMA_ATTEMPT: Duration = Duration::from_secs(30);
+const SCHEMA_TRIES: u32 = 6;
 const CONNECT: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,6 +84,14 @@ pub struct Client {
     jitter: AtomicU64,
 }
 
+/// The cause alone, where the crate tells the whole way to it.
+fn cause(text: String) -> String {
+    match text.rfind("failed with: ") {
+        Some(at) => text[at + "failed with: ".len()..].to_string(),
+        None => text,
+    }
+}
+
 fn is_password(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     text.contains("authenticat") || text.contains("credentials") || text.contains("password")
@@ -88,6 +99,7 @@ fn is_password(text: &str) -> bool {
 
 /// Of an error that came while nothing was sent yet.
 fn not_sent(text: String) -> Failure {
+    let text = cause(text);
     let status = if is_password(&text) { Status::Refused } else { Status::NotSent };
     Failure { status, text }
 }
@@ -205,7 +217,14 @@ impl Client {
         for attempts in 1.. {
             match self.build().await {
                 Ok(session) => {
-                    self.link.send_replace(Link::Up(Arc::new(session)));
+                    let session = Arc::new(session);
+                    self.link.send_replace(Link::Up(session.clone()));
+                    for i in 0..self.prepared.len() {
+                        // ahead of its first use; what fails (no schema yet) is prepared then
+                        if timeout(ATTEMPT, self.prepare(&session, i)).await.map_or(true, |p| p.is_err()) {
+                            return;
+                        }
+                    }
                     return;
                 }
                 Err(text) => self.link.send_replace(Link::Connecting { attempts, failed: Some(text) }),
@@ -298,7 +317,8 @@ impl Client {
 
     /// One attempt: prepared, sent and answered, or why not; `sent`: it left this process.
     async fn attempt(&self, session: &Session, r: &Request, sent: &mut bool) -> Result<Rows, (Verdict, String)> {
-        let end = r.deadline.min(Instant::now() + ATTEMPT);
+        let limit = if r.text.is_some() { SCHEMA_ATTEMPT } else { ATTEMPT };
+        let end = r.deadline.min(Instant::now() + limit);
         let prepared = match timeout_at(end, self.prepare_all(session, r)).await {
             Err(_) => return Err((Verdict::Disconnected, "no answer in time".into())),
             Ok(Err(e)) => {
@@ -327,6 +347,7 @@ impl Client {
         let session = self.session(&r).await?;
         let mut backoff = BACKOFF_MIN;
         let mut doubt = false; // a write of ours may have landed
+        let mut tries = 0;
         loop {
             let mut sent = false;
             let (verdict, text) = match self.attempt(&session, &r, &mut sent).await {
@@ -336,7 +357,9 @@ impl Client {
                 }
                 Err(e) => e,
             };
+            tries += 1;
             match verdict {
+                Verdict::Declined(_) if r.text.is_some() && tries < SCHEMA_TRIES && !is_password(&text) => (),
                 Verdict::Declined(status) => {
                     self.answered();
                     let unsettled = doubt && status == Status::NotSent;
@@ -355,7 +378,11 @@ impl Client {
                 if !doubt && !r.fail_fast {
                     tokio::time::sleep_until(r.deadline).await; // it waits for a connection until its time is over
                 }
-                return Err(if doubt { Failure { status: Status::Uncertain, text } } else { not_sent(text) });
+                return Err(if doubt {
+                    Failure { status: Status::Uncertain, text: cause(text) }
+                } else {
+                    not_sent(text)
+                });
             }
             sleep(pause).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);
