@@ -11,6 +11,8 @@
 
 #include "adapter/rabbitmq/queue.h"
 #include "base/log.h"
+#include "broker_cut.h"
+#include "broker_flood.h"
 #include "queue_broker_fixture.h"
 #include "queue_fixture.h"
 
@@ -22,78 +24,17 @@
 
 static const struct queue_adapter amqp = {"amqp", broker_open, broker_dead, false, "TROUPE_TEST_AMQP"};
 
-static int begin(void **state)
-{
-    (void)state;
-    queue_adapter = &amqp;
-    return 0;
-}
-
 static void server(const char *verb)
 {
     support_server_do("rabbitmq", "TROUPE_TEST_AMQP_DIR", verb, 0);
 }
 
-/* Many publishes whose ends are counted by sort. */
-struct flood {
-    size_t ended, by_rc[TR_RC_COUNT];
-};
-
-static void on_flood(void *ctx, enum tr_rc rc, const struct tr_err *err)
+static int begin(void **state)
 {
-    struct flood *f = ctx;
-
-    (void)err;
-    f->ended++;
-    f->by_rc[rc]++;
-}
-
-static void flood(struct bench *b, struct flood *f, size_t from, size_t n)
-{
-    for (size_t i = from; i < from + n; i++) {
-        char text[24];
-        struct queue_message msg = {.queue = "a", .body = {(const uint8_t *)text, 0}};
-        struct tr_op *op = NULL;
-
-        msg.body.len = (size_t)snprintf(text, sizeof text, "%zu", i);
-        assert_int_equal(b->q->ops->publish(b->q, &msg, on_flood, f, &op, NULL), TR_OK);
-    }
-}
-
-/* Takes everything and notes which numbers it saw. */
-struct reader {
-    struct bench *b;
-    struct queue_consumer *c;
-    bool *seen;
-    size_t max, distinct, n, gaps;
-};
-
-static void on_read(void *ctx, const struct queue_incoming *msg)
-{
-    struct reader *r = ctx;
-    char text[24] = "";
-    size_t i;
-
-    memcpy(text, msg->body.data, msg->body.len < sizeof text ? msg->body.len : sizeof text - 1);
-    i = strtoul(text, NULL, 10);
-    assert_true(i < r->max);
-    r->distinct += !r->seen[i];
-    r->seen[i] = true;
-    r->n++;
-    r->b->q->ops->ack(r->b->q, msg->delivery);
-}
-
-static void on_reader_gap(void *ctx)
-{
-    struct reader *r = ctx;
-
-    r->gaps++;
-}
-
-static void reader_start(struct reader *r, struct bench *b, size_t max)
-{
-    *r = (struct reader){.b = b, .seen = calloc(max, sizeof(bool)), .max = max};
-    assert_int_equal(b->q->ops->consume(b->q, "a", 500, on_read, on_reader_gap, r, &r->c, NULL), TR_OK);
+    (void)state;
+    queue_adapter = &amqp;
+    server("resume"); /* a test that failed may have left it stopped */
+    return 0;
 }
 
 /* A restart in the middle of everything: what was confirmed is there, consumers go on, and are told. */
@@ -129,10 +70,23 @@ struct beat {
     uint64_t last_ns, worst_ns;
 };
 
+/* The clock without the time in which this thread could have run but others had the processor. */
+static uint64_t own_ns(void)
+{
+    FILE *const f = fopen("/proc/thread-self/schedstat", "r");
+    unsigned long long ran, waited = 0;
+
+    if (f == NULL || fscanf(f, "%llu %llu", &ran, &waited) != 2)
+        waited = 0;
+    if (f != NULL)
+        fclose(f);
+    return mono_ns() - waited;
+}
+
 static void on_beat(void *ctx)
 {
     struct beat *beat = ctx;
-    const uint64_t now = mono_ns();
+    const uint64_t now = own_ns();
 
     if (beat->last_ns != 0 && now - beat->last_ns > beat->worst_ns)
         beat->worst_ns = now - beat->last_ns;
@@ -153,7 +107,8 @@ static void stalls(void **state)
     (void)state;
     assert_int_equal(loop_new(&loop, NULL), TR_OK);
     b.loop = loop;
-    broker_prefix("stalls", prefix);
+    b.place = support_path("stalls"); /* new for every run */
+    broker_prefix(b.place, prefix);
     snprintf(url, sizeof url, "%s?prefix=%s", getenv("TROUPE_TEST_AMQP"), prefix);
     assert_int_equal(rabbitmq_queue_open(loop, url, &opt, &b.q, NULL), TR_OK);
     assert_int_equal(bench_declare(&b, "a", QUEUE_DURABLE, 0, false), TR_OK);
@@ -167,7 +122,7 @@ static void stalls(void **state)
                   f.by_rc[TR_UNCERTAIN], f.by_rc[TR_TRANSIENT]);
     assert_int_equal(f.by_rc[TR_OK], 0);
     assert_true(f.by_rc[TR_UNCERTAIN] > 0);
-    assert_true(beat.worst_ns < 100 * 1000000ull); /* callbacks of 5,000 ends among it, under a sanitizer */
+    assert_true(beat.worst_ns < 50 * 1000000ull);
     timer_stop(timer);
     server("resume");
     for (int i = 0; i < 50 && bench_publish(&b, "a", "1") != TR_OK; i++)
@@ -184,6 +139,7 @@ static void stalls(void **state)
     server("resume");
     loop_drain(loop);
     loop_free(loop);
+    free(b.place);
 }
 
 /* Deliveries that nobody settled when the connection went come again, with their attempts; dead letters stay. */
@@ -281,7 +237,8 @@ static void leader_killed(void **state)
     if (support_server("TROUPE_TEST_AMQP3") == NULL)
         skip();
     assert_int_equal(loop_new(&b.loop, NULL), TR_OK);
-    broker_prefix("three", prefix);
+    b.place = support_path("three"); /* new for every run */
+    broker_prefix(b.place, prefix);
     snprintf(url, sizeof url, "%s?prefix=%s", getenv("TROUPE_TEST_AMQP3"), prefix);
     assert_int_equal(rabbitmq_queue_open(b.loop, url, NULL, &b.q, NULL), TR_OK);
     assert_int_equal(bench_declare(&b, "a", QUEUE_DURABLE, 0, false), TR_OK);
@@ -292,6 +249,7 @@ static void leader_killed(void **state)
         support_server_do("rabbitmq", "TROUPE_TEST_AMQP3_DIR", "kill", (int)round + 1);
         support_count(b.loop, &f.ended, each * (round + 1));
         support_server_do("rabbitmq", "TROUPE_TEST_AMQP3_DIR", "start", 0);
+        support_for(b.loop, 1); /* its clock stood still meanwhile: deadlines are counted from it */
         for (int i = 0; i < 100 && bench_length(&b, "a") > each; i++)
             support_for(b.loop, 100);
     }
@@ -299,9 +257,7 @@ static void leader_killed(void **state)
                   f.by_rc[TR_TRANSIENT]);
     support_count(b.loop, &r.distinct, f.by_rc[TR_OK]);
     free(r.seen);
-    b.q->ops->close(b.q);
-    loop_drain(b.loop);
-    loop_free(b.loop);
+    bench_end(&b);
 }
 
 int main(void)
@@ -309,10 +265,23 @@ int main(void)
     if (getenv("TROUPE_TEST_LOG") != NULL)
         log_set_level(LOG_DEBUG);
 
+    cmocka_set_test_filter(getenv("TROUPE_TEST_ONLY")); /* a pattern of names; NULL: all */
+
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(checks, begin),        cmocka_unit_test_setup(restarts, begin),
-        cmocka_unit_test_setup(stalls, begin),        cmocka_unit_test_setup(redelivers, begin),
+        cmocka_unit_test_setup(checks, begin),
+        cmocka_unit_test_setup(restarts, begin),
+        cmocka_unit_test_setup(stalls, begin),
+        cmocka_unit_test_setup(redelivers, begin),
         cmocka_unit_test_setup(leader_killed, begin),
+        cmocka_unit_test_setup(cut_connection, begin),
+        cmocka_unit_test_setup(cut_swallowed, begin),
+        cmocka_unit_test_setup(cut_bounded, begin),
+        cmocka_unit_test_setup(cut_settles_nothing, begin),
+        cmocka_unit_test_setup(cut_copy_refused, begin),
+        cmocka_unit_test_setup(cut_backstop, begin),
+        cmocka_unit_test_setup(cut_upgrade, begin),
+        cmocka_unit_test_setup(cut_young, begin),
+        cmocka_unit_test_setup(cut_throughput, begin),
     };
 
     if (support_server("TROUPE_TEST_AMQP") == NULL)

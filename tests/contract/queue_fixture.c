@@ -96,7 +96,8 @@ uint64_t bench_length(struct bench *b, const char *queue)
 {
     struct length_wait l = {.w.loop = b->loop};
 
-    assert_int_equal(wait_end(&l.w, b->q->ops->length(b->q, queue, on_length, &l, &l.w.op, &l.w.err)), TR_OK);
+    if (wait_end(&l.w, b->q->ops->length(b->q, queue, on_length, &l, &l.w.op, &l.w.err)) != TR_OK)
+        fail_msg("%s", l.w.err.msg);
     return l.length;
 }
 

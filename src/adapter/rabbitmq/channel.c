@@ -25,6 +25,7 @@
 #define H_CAUSE "x-troupe-cause"
 #define H_QUEUE "x-troupe-queue"
 #define DELIVERY_LIMIT 1000 /* the broker's own, a backstop (contract 11.4) */
+#define REFUSED_MS 1000     /* until a delivery whose copy the broker refused is tried again */
 #define UNUSED_MS 300000    /* a transient queue that nobody consumes goes after so long */
 
 const char *rmq_name(const struct rabbitmq_queue *q, const char *name, bool transient, char out[RMQ_NAME_MAX + 1])
@@ -93,11 +94,25 @@ static amqp_table_entry_t entry_true(const char *key)
                                 .value = {.kind = AMQP_FIELD_KIND_BOOLEAN, .value.boolean = 1}};
 }
 
+/*
+ * There with another limit, or made by a version that set other details: it is of the same sort, and what it was made
+ * with holds.  The broker names the first argument that differs.
+ */
+static bool only_details_differ(const char *text)
+{
+    static const char *const details[] = {"x-max-length", "x-overflow", "x-dead-letter-", "x-delivery-limit"};
+
+    for (size_t i = 0; i < sizeof details / sizeof details[0]; i++)
+        if (strstr(text, details[i]) != NULL)
+            return true;
+    return false;
+}
+
 static enum tr_rc declare_part(struct rabbitmq_queue *q, const struct rmq_spec *spec, bool transient,
                                struct tr_err *err)
 {
-    char name[RMQ_NAME_MAX + 1];
-    amqp_table_entry_t args[6];
+    char name[RMQ_NAME_MAX + 1], dead[RMQ_NAME_MAX + 1];
+    amqp_table_entry_t args[8];
     int n = 0, code = 0;
     enum tr_rc rc;
 
@@ -107,9 +122,13 @@ static enum tr_rc declare_part(struct rabbitmq_queue *q, const struct rmq_spec *
         args[n++] = entry_i64("x-expires", UNUSED_MS);
     } else {
         args[n++] = entry_i64("x-delivery-limit", DELIVERY_LIMIT);
-        if (spec->max_length != 0) {
+        if (spec->max_length != 0)
             args[n++] = entry_i64("x-max-length", (int64_t)spec->max_length);
+        if (strcmp(spec->name, RMQ_DEAD) != 0) { /* past the backstop a message is a dead letter, not lost */
             args[n++] = entry_text("x-overflow", "reject-publish");
+            args[n++] = entry_text("x-dead-letter-exchange", "");
+            args[n++] = entry_text("x-dead-letter-routing-key", rmq_name(q, RMQ_DEAD, false, dead));
+            args[n++] = entry_text("x-dead-letter-strategy", "at-least-once");
         }
     }
     if (spec->single_active)
@@ -118,8 +137,7 @@ static enum tr_rc declare_part(struct rabbitmq_queue *q, const struct rmq_spec *
                        !transient, false, transient && spec->kind == QUEUE_TRANSIENT,
                        (amqp_table_t){.num_entries = n, .entries = args});
     rc = rmq_reply(q, amqp_get_rpc_reply(q->conn), &code, err);
-    /* There with another limit, say: it is of the same sort, and what it was made with holds. */
-    return rc == TR_INVALID && code == 406 && err != NULL && strstr(err->msg, "x-max-length") != NULL ? TR_OK : rc;
+    return rc == TR_INVALID && code == 406 && err != NULL && only_details_differ(err->msg) ? TR_OK : rc;
 }
 
 /* The other sort of a name must not be there: a queue where an exchange is wanted, and the other way round. */
@@ -180,6 +198,24 @@ enum tr_rc rmq_look(struct rabbitmq_queue *q, const char *name, uint64_t *ret_re
     other = look_at_part(q, name, true, ret_ready, ret_consumers, rc == TR_OK ? NULL : err);
     *ret_transient = other == TR_OK;
     return rc == TR_OK ? rc : other;
+}
+
+enum tr_rc rmq_look_durable(struct rabbitmq_queue *q, const char *name, uint64_t *ret_ready, struct tr_err *err)
+{
+    uint64_t ready = 0, consumers = 0;
+    const enum tr_rc rc = look_at_part(q, name, false, &ready, &consumers, err);
+
+    if (rc == TR_OK)
+        *ret_ready = ready;
+    return rc;
+}
+
+enum tr_rc rmq_delete_durable(struct rabbitmq_queue *q, const char *name, struct tr_err *err)
+{
+    char full[RMQ_NAME_MAX + 1];
+
+    amqp_queue_delete(q->conn, CH_CONTROL, amqp_cstring_bytes(rmq_name(q, name, false, full)), false, false);
+    return rmq_reply(q, amqp_get_rpc_reply(q->conn), NULL, err);
 }
 
 /*
@@ -272,14 +308,38 @@ void rmq_publish(struct rabbitmq_queue *q, struct rmq_op *op)
         rmq_lost(q, amqp_error_string2(sent));
 }
 
-/* What a copy of a delivery stands for is settled once the copy is safe; else the delivery comes again itself. */
-static void settle_original(struct rabbitmq_queue *q, const struct rmq_op *op)
+/*
+ * The broker did not take the copy (its queue is full, the dead-letter queue is gone): the delivery stays in our hands, is
+ * given to its consumer again after a pause, and keeps its attempts.  Put back, it would come at once, and be counted by
+ * the broker each time.
+ */
+static bool give_again(struct rabbitmq_queue *q, struct rmq_op *op)
+{
+    struct queue_delivery *const d = calloc(1, sizeof *d);
+
+    if (d == NULL)
+        return false;
+    d->epoch = op->epoch;
+    d->tag = op->tag;
+    d->consumer = op->consumer;
+    d->attempts = op->attempts < QUEUE_ATTEMPTS_MAX ? op->attempts : QUEUE_ATTEMPTS_MAX - 1;
+    d->due_ms = wall_ms() + REFUSED_MS;
+    memcpy(d->name, op->name, sizeof d->name);
+    d->body = op->body;
+    d->len = op->len;
+    op->body = NULL;
+    rmq_deliver(q, d);
+    return true;
+}
+
+/* What a copy of a delivery stands for is settled once the copy is safe. */
+static void settle_original(struct rabbitmq_queue *q, struct rmq_op *op)
 {
     if (op->tag == 0 || op->epoch != q->conn_epoch)
         return;
     if (op->rc == TR_OK)
         (void)amqp_basic_ack(q->conn, CH_CONSUME, op->tag, false);
-    else
+    else if (!give_again(q, op))
         (void)amqp_basic_nack(q->conn, CH_CONSUME, op->tag, false, true);
 }
 

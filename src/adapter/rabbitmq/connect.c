@@ -1,10 +1,16 @@
 /*
  * connect - connecting, and declaring and subscribing again what was there before.
  *
- * Trap: a quorum queue that was declared less than about a second before a kill -9 of a single broker may never come back
- * (seen with RabbitMQ 3.10.8): declaring it again fails then for good.  So new workers get no chats for 12 s where there are
- * older ones (role/preprocess/router.c); a queue that is lost all the same is told in the debug log alone, and is mended by
- * `rabbitmqctl delete_queue`: its messages are calls to work that the history knows how to make again.
+ * Trap: a quorum queue that was declared less than about a second before a kill -9 of a single broker never comes back
+ * (RabbitMQ 3.10.8, 5 of 5).  Declaring it again, and looking at it, say that all is well; but a publish to it is never
+ * confirmed, and basic.consume is never answered.  It can be deleted (that takes 5 s) and declared anew.
+ * A queue that has lost its majority for a while looks just the same, and the broker lets us delete it with all that was
+ * confirmed in it (tried).  So a queue is deleted after BROKEN_AFTER unanswered subscriptions only where all of this is so:
+ * this process made it, and lost the connection within YOUNG_S of that; the URL names one host; the broker knows of no
+ * message in it.  New workers get no chats so long where there are older ones (role/preprocess/router.c); what else it
+ * may hold are calls to work, which the history knows how to make again.
+ * Any other queue is subscribed to again after a growing pause, so that the rest of the process goes on meanwhile, and
+ * counted in troupe_broker_stuck_total; it is mended by `rabbitmqctl delete_queue`.
  */
 #include "adapter/rabbitmq/impl.h"
 #include "base/log.h"
@@ -23,10 +29,20 @@
 #define PAUSE_FIRST_MS 50
 #define PAUSE_MAX_MS 1000
 #define RESUBSCRIBE_MS 300
+#define BROKEN_AFTER 2
+#define YOUNG_S 12
+#define DELETE_S 15
+#define STUCK_PAUSE_MAX_S 60
+#define SECOND_NS UINT64_C(1000000000)
 #define PREFETCH_MAX 65535 /* of the protocol */
 
 static struct metric reconnections = METRIC(METRIC_COUNTER, "troupe_reconnections_total", "service=\"broker\"",
                                             "Connections made anew after the first one.");
+
+static struct metric stuck_total = METRIC(METRIC_COUNTER, "troupe_broker_stuck_total", NULL,
+                                          "Subscriptions to a queue that the broker did not answer.");
+static struct metric remade_total = METRIC(METRIC_COUNTER, "troupe_broker_remade_total", NULL,
+                                           "Queues that never came back after a crash of the broker, made anew.");
 
 static void trouble(struct rabbitmq_queue *q, enum tr_rc rc, const char *fmt, ...) TR_PRINTF(3, 4);
 static void trouble(struct rabbitmq_queue *q, enum tr_rc rc, const char *fmt, ...)
@@ -51,7 +67,9 @@ static void later(struct rabbitmq_queue *q)
 
 static void drop_connection(struct rabbitmq_queue *q)
 {
-    atomic_store(&q->socket_fd, -1);
+    pthread_mutex_lock(&q->lock);
+    q->socket_fd = -1;
+    pthread_mutex_unlock(&q->lock);
     amqp_destroy_connection(q->conn);
     q->conn = NULL;
     if (q->in.open)
@@ -68,6 +86,9 @@ void rmq_lost(struct rabbitmq_queue *q, const char *why)
     if (q->conn == NULL)
         return;
     log_event(LOG_DEBUG, "rabbitmq.lost", "cause=%Q", why);
+    for (struct rmq_spec *spec = q->specs; spec != NULL; spec = spec->hh.next)
+        if (spec->born_ns != 0 && mono_ns() - spec->born_ns < YOUNG_S * SECOND_NS)
+            spec->young = true;
     drop_connection(q);
     trouble(q, TR_TRANSIENT, "the connection to RabbitMQ at %s:%u was lost: %.120s", q->url.host[q->host].name,
             (unsigned)q->url.host[q->host].port, why);
@@ -140,7 +161,9 @@ static void set_socket(struct rabbitmq_queue *q, int fd)
     (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     /* a send that the broker does not take ends by this, and only by this */
     (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &stuck_ms, sizeof stuck_ms);
-    atomic_store(&q->socket_fd, fd);
+    pthread_mutex_lock(&q->lock);
+    q->socket_fd = fd;
+    pthread_mutex_unlock(&q->lock);
 }
 
 static bool log_in(struct rabbitmq_queue *q)
@@ -272,11 +295,52 @@ bool rmq_connect(struct rabbitmq_queue *q)
 
 /* ---- subscriptions ---- */
 
+static void note_stuck(struct rmq_sub *sub)
+{
+    uint64_t pause_s = UINT64_C(1) << (sub->stuck < 8 ? sub->stuck : 8);
+
+    if (pause_s > STUCK_PAUSE_MAX_S)
+        pause_s = STUCK_PAUSE_MAX_S;
+    sub->stuck++;
+    sub->next_ns = mono_ns() + pause_s * SECOND_NS;
+    metric_add(&stuck_total, 1);
+    log_event(LOG_DEBUG, "rabbitmq.stuck", "queue=%s times=%u", sub->name, sub->stuck);
+}
+
+/* See the trap above.  False: the connection was lost over it. */
+static bool remake_broken(struct rabbitmq_queue *q, const struct rmq_sub *sub, struct rmq_spec *spec)
+{
+    const struct timeval long_one = {.tv_sec = DELETE_S}, rpc = {.tv_sec = RPC_S};
+    struct tr_err err = {0};
+    uint64_t ready = 0;
+    enum tr_rc rc;
+
+    if (sub->stuck < BROKEN_AFTER || spec == NULL || !spec->young || q->url.hosts != 1)
+        return true;
+    if (rmq_look_durable(q, sub->name, &ready, &err) != TR_OK || ready != 0)
+        return q->conn != NULL;
+    (void)amqp_set_rpc_timeout(q->conn, &long_one);
+    rc = rmq_delete_durable(q, sub->name, &err);
+    if (rc == TR_OK)
+        rc = rmq_declare(q, spec, &err);
+    if (q->conn == NULL)
+        return false;
+    (void)amqp_set_rpc_timeout(q->conn, &rpc);
+    log_event(LOG_DEBUG, "rabbitmq.remade", "queue=%s rc=%s", sub->name, tr_rc_name(rc));
+    if (rc == TR_OK) {
+        metric_add(&remade_total, 1);
+        spec->born_ns = mono_ns();
+        spec->young = false;
+    }
+    return true;
+}
+
 /* One part of a queue; a fan-out's queue is made for it. */
-static bool subscribe(struct rabbitmq_queue *q, const struct rmq_sub *sub, bool transient, const char *queue)
+static bool subscribe(struct rabbitmq_queue *q, struct rmq_sub *sub, bool transient, const char *queue)
 {
     const uint32_t prefetch = sub->prefetch == 0 || sub->prefetch > PREFETCH_MAX ? PREFETCH_MAX : sub->prefetch;
     char tag[16];
+    amqp_rpc_reply_t reply;
 
     snprintf(tag, sizeof tag, "%c%u", transient ? 't' : 'd', (unsigned)sub->id);
     amqp_basic_qos(q->conn, CH_CONSUME, 0, (uint16_t)prefetch, false); /* for the consumers that follow, each */
@@ -284,10 +348,13 @@ static bool subscribe(struct rabbitmq_queue *q, const struct rmq_sub *sub, bool 
         return false;
     amqp_basic_consume(q->conn, CH_CONSUME, amqp_cstring_bytes(queue), amqp_cstring_bytes(tag), false, transient, false,
                        amqp_empty_table);
-    return amqp_get_rpc_reply(q->conn).reply_type == AMQP_RESPONSE_NORMAL;
+    reply = amqp_get_rpc_reply(q->conn);
+    if (reply.reply_type == AMQP_RESPONSE_LIBRARY_EXCEPTION && reply.library_error == AMQP_STATUS_TIMEOUT && !transient)
+        note_stuck(sub);
+    return reply.reply_type == AMQP_RESPONSE_NORMAL;
 }
 
-static bool subscribe_fanout(struct rabbitmq_queue *q, const struct rmq_sub *sub, struct tr_err *err)
+static bool subscribe_fanout(struct rabbitmq_queue *q, struct rmq_sub *sub, struct tr_err *err)
 {
     char exchange[RMQ_NAME_MAX + 1], queue[RMQ_NAME_MAX + 1];
     amqp_queue_declare_ok_t *made;
@@ -333,10 +400,14 @@ static bool subscribe_one(struct rabbitmq_queue *q, struct rmq_sub *sub)
     }
     if (q->conn == NULL)
         return false;
-    if (want_durable && durable && !sub->durable_on) {
-        if (!subscribe(q, sub, false, rmq_name(q, sub->name, false, name)))
+    if (want_durable && durable && !sub->durable_on && mono_ns() >= sub->next_ns) {
+        if (!remake_broken(q, sub, spec) || !subscribe(q, sub, false, rmq_name(q, sub->name, false, name)))
             return false;
         sub->durable_on = true;
+        sub->stuck = 0;
+        sub->next_ns = 0;
+        if (spec != NULL)
+            spec->young = false;
     }
     if (want_transient && transient && !sub->transient_on) {
         if (!subscribe(q, sub, true, rmq_name(q, sub->name, true, name)))

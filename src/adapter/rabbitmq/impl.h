@@ -1,6 +1,7 @@
 /*
  * impl - what the files of the RabbitMQ adapter share; nobody else includes it.
- *   queue.c     the port's side, on the loop: operations and their deadlines, consumers, deliveries in hand
+ *   queue.c     the port's side, on the loop: operations and their deadlines
+ *   deliver.c   the same for consumers and deliveries in hand
  *   thread.c    the thread that alone uses librabbitmq: commands in, results and deliveries out
  *   connect.c   connecting, and declaring and subscribing again what was there before
  *   channel.c   what goes over an open connection: publishing and confirmations, frames, declarations
@@ -50,7 +51,8 @@ struct rmq_op {
     } done;
     void *ctx;
     bool waited, answered, cancelled;
-    uint64_t deadline_ms;
+    bool loose;           /* a publish that nobody waits for: counted in q->loose */
+    uint64_t deadline_ms; /* loose ones too: not sent by then, it is dropped */
     atomic_int stage;
     /* what to do: */
     char name[QUEUE_NAME_MAX + 1];
@@ -65,6 +67,7 @@ struct rmq_op {
     uint64_t not_before_ms, delay_ms;
     char *cause;         /* publish to the dead-letter queue: owned; NULL: another */
     uint64_t epoch, tag; /* ack, requeue, and publish: the delivery that it takes the place of (tag 0: none) */
+    uint64_t in_hand;    /* remove: deliveries of the queue that are unsettled here */
     /* what became of it: */
     enum tr_rc rc;
     struct tr_err err;
@@ -92,6 +95,8 @@ struct rmq_spec { /* what this process declared */
     enum queue_kind kind;
     bool single_active;
     uint64_t max_length;
+    uint64_t born_ns; /* when this process made it; 0: it was there */
+    bool young;       /* the connection was lost soon after that: see connect.c */
     UT_hash_handle hh;
 };
 struct rmq_sub { /* a consumer */
@@ -100,6 +105,8 @@ struct rmq_sub { /* a consumer */
     uint32_t prefetch;
     bool durable_on, transient_on; /* subscribed on this connection */
     bool gap;                      /* it was subscribed before: tell it when it is again */
+    unsigned stuck;                /* subscriptions in a row that the broker did not answer */
+    uint64_t next_ns;              /* not tried again before */
     struct rmq_sub *next;
 };
 struct rmq_content {          /* a message that is coming in, frame by frame */
@@ -144,7 +151,8 @@ struct rabbitmq_queue {
     bool out_posted, stop;
     struct loop_call mail;
     int wake_fd;
-    atomic_int socket_fd; /* -1: none; for ending a send that is stuck */
+    int socket_fd;       /* -1: none; for ending a send that is stuck */
+    atomic_size_t loose; /* publishes that nobody waits for */
     pthread_t thread;
     bool thread_runs;
 
@@ -169,6 +177,31 @@ struct rabbitmq_queue {
 
 enum { CH_PUBLISH = 1, CH_CONSUME = 2, CH_CONTROL = 3 };
 #define RMQ_DEAD "dead"
+
+/* ---- queue.c ---- */
+/* A new operation, *ret_op owned until rmq_op_start() takes it; with `waited` it has a deadline and a caller. */
+enum tr_rc rmq_op_new(struct rabbitmq_queue *q, enum rmq_kind kind, const char *name, bool waited,
+                      struct rmq_op **ret_op, struct tr_err *err) TR_MUST_CHECK;
+void rmq_op_start(struct rmq_op *op, void *ctx, struct tr_op **ret_op);
+
+/* ---- deliver.c: on the loop ---- */
+/* The port's own; see port/queue.h. */
+enum tr_rc rmq_consume(struct queue *base, const char *name, uint32_t prefetch, queue_on_message *on_message,
+                       queue_on_gap *on_gap, void *ctx, struct queue_consumer **ret_consumer, struct tr_err *err);
+void rmq_consumer_stop(struct queue *base, struct queue_consumer *c);
+void rmq_ack(struct queue *base, struct queue_delivery *d);
+void rmq_retry(struct queue *base, struct queue_delivery *d, bool counted, uint64_t delay_ms, const char *cause);
+void rmq_dead_letter(struct queue *base, struct queue_delivery *d, const char *cause);
+/* A delivery that the thread brought, taken: to its consumer, now or when it is due. */
+void rmq_hand_out(struct rabbitmq_queue *q, struct queue_delivery *d);
+void rmq_gap(struct rabbitmq_queue *q, uint32_t consumer);
+/* A new connection: what was held of the old one comes again by itself. */
+void rmq_new_epoch(struct rabbitmq_queue *q, uint64_t epoch);
+/* Deliveries of this queue that are unsettled here. */
+uint64_t rmq_in_hand_of(const struct rabbitmq_queue *q, const char *name);
+void rmq_on_hold(void *ctx); /* the timer of held deliveries; ctx: the queue */
+/* Consumers stop; what is in hand comes again.  For closing. */
+void rmq_release_deliveries(struct rabbitmq_queue *q);
 
 /* ---- thread.c ---- */
 void *rmq_thread(void *arg);
@@ -196,6 +229,10 @@ const char *rmq_name(const struct rabbitmq_queue *q, const char *name, bool tran
 /* What the last synchronous call brought.  A closed control channel is opened again; else the connection is lost. */
 enum tr_rc rmq_reply(struct rabbitmq_queue *q, amqp_rpc_reply_t reply, int *ret_code, struct tr_err *err);
 enum tr_rc rmq_declare(struct rabbitmq_queue *q, const struct rmq_spec *spec, struct tr_err *err);
+/* The durable part of a queue: TR_OK: it is there, with so many ready messages; TR_NOT_FOUND. */
+enum tr_rc rmq_look_durable(struct rabbitmq_queue *q, const char *name, uint64_t *ret_ready, struct tr_err *err);
+/* Delete it, whatever is in it. */
+enum tr_rc rmq_delete_durable(struct rabbitmq_queue *q, const char *name, struct tr_err *err);
 /* Messages ready in the queue (both parts) and its consumers.  TR_NOT_FOUND: neither part is there. */
 enum tr_rc rmq_look(struct rabbitmq_queue *q, const char *name, uint64_t *ret_ready, uint64_t *ret_consumers,
                     bool *ret_durable, bool *ret_transient, struct tr_err *err);

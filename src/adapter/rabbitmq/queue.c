@@ -3,11 +3,7 @@
  *
  * An operation: start -> inbox -> thread -> outbox -> callback.  Past its deadline, or cancelled, it is answered here at once and freed
  * when the thread lets go of it; whether it was sent by then says its stage, which both threads move by compare-and-swap.
- *
- * A delivery: outbox -> on_message -> settled.  ack goes straight to the thread.  An uncounted retry is held here and given to the same
- * consumer again (the broker would count it, and 1000 of its counts are the end of a message); a consumer that has stopped
- * gives it back to the broker.  A counted one, or a dead letter, is a copy with a new header, published and confirmed before
- * the original is acknowledged: at least once.  What belongs to a connection that is gone is settled without effect.
+ * Consumers and deliveries are deliver.c's.
  */
 #include "adapter/rabbitmq/impl.h"
 
@@ -23,18 +19,6 @@
 
 #define TICK_MS 100
 #define PORT 5672
-
-struct queue_consumer {
-    struct queue_consumer *next, *prev;
-    struct rabbitmq_queue *q;
-    uint32_t id;
-    char name[QUEUE_NAME_MAX + 1];
-    queue_on_message *on_message;
-    queue_on_gap *on_gap;
-    void *ctx;
-    struct queue_delivery *held; /* by due_ms, then in the order of the broker */
-    uint64_t in_hand;            /* held or with the role */
-};
 
 static struct rabbitmq_queue *self(struct queue *q)
 {
@@ -149,8 +133,8 @@ static void on_tick(void *ctx)
 }
 
 /* A new operation; with `waited` it is in the list of those that somebody waits for. */
-static enum tr_rc op_new(struct rabbitmq_queue *q, enum rmq_kind kind, const char *name, bool waited,
-                         struct rmq_op **ret_op, struct tr_err *err)
+enum tr_rc rmq_op_new(struct rabbitmq_queue *q, enum rmq_kind kind, const char *name, bool waited,
+                      struct rmq_op **ret_op, struct tr_err *err)
 {
     const size_t len = strlen(name);
     struct rmq_op *op;
@@ -173,7 +157,7 @@ static enum tr_rc op_new(struct rabbitmq_queue *q, enum rmq_kind kind, const cha
     return TR_OK;
 }
 
-static void op_start(struct rmq_op *op, void *ctx, struct tr_op **ret_op)
+void rmq_op_start(struct rmq_op *op, void *ctx, struct tr_op **ret_op)
 {
     struct rabbitmq_queue *const q = op->q;
 
@@ -201,14 +185,14 @@ static enum tr_rc queue_declare(struct queue *base, const struct queue_spec *spe
 
     if (spec->name[0] == '\0')
         return tr_fail(err, TR_INVALID, "a queue's name has 1 to %d bytes, not 0", QUEUE_NAME_MAX);
-    rc = op_new(self(base), RMQ_DECLARE, spec->name, true, &op, err);
+    rc = rmq_op_new(self(base), RMQ_DECLARE, spec->name, true, &op, err);
     if (rc != TR_OK)
         return rc;
     op->done.plain = done;
     op->queue_kind = spec->kind;
     op->single_active = spec->single_active;
     op->max_length = spec->max_length;
-    op_start(op, ctx, ret_op);
+    rmq_op_start(op, ctx, ret_op);
     return TR_OK;
 }
 
@@ -216,10 +200,14 @@ static enum tr_rc queue_publish(struct queue *base, const struct queue_message *
                                 struct tr_op **ret_op, struct tr_err *err)
 {
     struct rmq_op *op = NULL;
-    enum tr_rc rc = op_new(self(base), RMQ_PUBLISH, msg->queue, done != NULL, &op, err);
+    enum tr_rc rc = rmq_op_new(self(base), RMQ_PUBLISH, msg->queue, done != NULL, &op, err);
 
     if (rc != TR_OK)
         return rc;
+    if (done == NULL && atomic_load(&self(base)->loose) >= RMQ_OPS_MAX) {
+        free(op);
+        return tr_fail(err, TR_BUSY, "broker: %d publishes that nobody waits for are under way", RMQ_OPS_MAX);
+    }
     op->body = malloc(msg->body.len > 0 ? msg->body.len : 1);
     if (op->body == NULL) {
         free(op);
@@ -228,13 +216,18 @@ static enum tr_rc queue_publish(struct queue *base, const struct queue_message *
     if (msg->body.len > 0)
         memcpy(op->body, msg->body.data, msg->body.len);
     op->len = msg->body.len;
+    if (done == NULL) {
+        op->loose = true;
+        atomic_fetch_add(&self(base)->loose, 1);
+        op->deadline_ms = mono_ns() / 1000000 + self(base)->timeout_ms;
+    }
     op->done.plain = done;
     op->transient = msg->transient;
     if (msg->delay_ms != 0) {
         op->delay_ms = msg->delay_ms;
         op->not_before_ms = wall_ms() + msg->delay_ms;
     }
-    op_start(op, ctx, ret_op);
+    rmq_op_start(op, ctx, ret_op);
     return TR_OK;
 }
 
@@ -242,32 +235,27 @@ static enum tr_rc queue_length(struct queue *base, const char *name, queue_lengt
                                struct tr_op **ret_op, struct tr_err *err)
 {
     struct rmq_op *op = NULL;
-    const enum tr_rc rc = op_new(self(base), RMQ_LENGTH, name, true, &op, err);
+    const enum tr_rc rc = rmq_op_new(self(base), RMQ_LENGTH, name, true, &op, err);
 
     if (rc != TR_OK)
         return rc;
     op->done.length = done;
-    op_start(op, ctx, ret_op);
-    return TR_OK;
-}
-
-static enum tr_rc plain_start(struct queue *base, enum rmq_kind kind, const char *name, queue_done *done, void *ctx,
-                              struct tr_op **ret_op, struct tr_err *err)
-{
-    struct rmq_op *op = NULL;
-    const enum tr_rc rc = op_new(self(base), kind, name, true, &op, err);
-
-    if (rc != TR_OK)
-        return rc;
-    op->done.plain = done;
-    op_start(op, ctx, ret_op);
+    rmq_op_start(op, ctx, ret_op);
     return TR_OK;
 }
 
 static enum tr_rc queue_remove(struct queue *base, const char *name, queue_done *done, void *ctx, struct tr_op **ret_op,
                                struct tr_err *err)
 {
-    return plain_start(base, RMQ_REMOVE, name, done, ctx, ret_op, err);
+    struct rmq_op *op = NULL;
+    const enum tr_rc rc = rmq_op_new(self(base), RMQ_REMOVE, name, true, &op, err);
+
+    if (rc != TR_OK)
+        return rc;
+    op->done.plain = done;
+    op->in_hand = rmq_in_hand_of(self(base), name);
+    rmq_op_start(op, ctx, ret_op);
+    return TR_OK;
 }
 
 /* The dead-letter queue is declared with every connection; here it is only seen to. */
@@ -275,13 +263,13 @@ static enum tr_rc queue_init(struct queue *base, service_done *done, void *ctx, 
                              struct tr_err *err)
 {
     struct rmq_op *op = NULL;
-    const enum tr_rc rc = op_new(self(base), RMQ_DECLARE, RMQ_DEAD, true, &op, err);
+    const enum tr_rc rc = rmq_op_new(self(base), RMQ_DECLARE, RMQ_DEAD, true, &op, err);
 
     if (rc != TR_OK)
         return rc;
     op->done.plain = done;
     op->queue_kind = QUEUE_DURABLE;
-    op_start(op, ctx, ret_op);
+    rmq_op_start(op, ctx, ret_op);
     return TR_OK;
 }
 
@@ -289,310 +277,16 @@ static enum tr_rc queue_check(struct queue *base, service_checked *done, void *c
                               struct tr_err *err)
 {
     struct rmq_op *op = NULL;
-    const enum tr_rc rc = op_new(self(base), RMQ_CHECK, "", true, &op, err);
+    const enum tr_rc rc = rmq_op_new(self(base), RMQ_CHECK, "", true, &op, err);
 
     if (rc != TR_OK)
         return rc;
     op->done.check = done;
-    op_start(op, ctx, ret_op);
+    rmq_op_start(op, ctx, ret_op);
     return TR_OK;
-}
-
-/* ---- consumers ---- */
-
-static struct queue_consumer *find_consumer(struct rabbitmq_queue *q, uint32_t id)
-{
-    struct queue_consumer *c = q->consumers;
-
-    while (c != NULL && c->id != id)
-        c = c->next;
-    return c;
-}
-
-static enum tr_rc queue_consume(struct queue *base, const char *name, uint32_t prefetch, queue_on_message *on_message,
-                                queue_on_gap *on_gap, void *ctx, struct queue_consumer **ret_consumer,
-                                struct tr_err *err)
-{
-    struct rabbitmq_queue *const q = self(base);
-    struct queue_consumer *const c = calloc(1, sizeof *c);
-    struct rmq_op *op = NULL;
-    enum tr_rc rc;
-
-    if (c == NULL)
-        return tr_fail(err, TR_NOMEM, "broker: consumer");
-    rc = op_new(q, RMQ_CONSUME, name, false, &op, err);
-    if (rc != TR_OK) {
-        free(c);
-        return rc;
-    }
-    c->q = q;
-    c->id = op->consumer = ++q->last_consumer;
-    memcpy(c->name, op->name, sizeof c->name);
-    c->on_message = on_message;
-    c->on_gap = on_gap;
-    c->ctx = ctx;
-    c->next = q->consumers;
-    if (c->next != NULL)
-        c->next->prev = c;
-    q->consumers = c;
-    op->prefetch = prefetch;
-    *ret_consumer = c;
-    op_start(op, NULL, NULL);
-    return TR_OK;
-}
-
-static void settle(struct rabbitmq_queue *q, enum rmq_kind kind, uint64_t epoch, uint64_t tag)
-{
-    struct rmq_op *op = NULL;
-
-    if (tag == 0 || epoch != q->epoch || op_new(q, kind, "", false, &op, NULL) != TR_OK)
-        return; /* it comes again by itself: rule 5 */
-    op->epoch = epoch;
-    op->tag = tag;
-    op_start(op, NULL, NULL);
-}
-
-/* Out of the list of those with the roles, or of its consumer's held ones. */
-static void delivery_unlink(struct rabbitmq_queue *q, struct queue_delivery *d)
-{
-    if (d->prev != NULL)
-        d->prev->next = d->next;
-    else
-        *(d->in_hand ? &q->in_hand : &d->owner->held) = d->next;
-    if (d->next != NULL)
-        d->next->prev = d->prev;
-    d->next = d->prev = NULL;
-    if (d->owner != NULL)
-        d->owner->in_hand--;
-}
-
-static void queue_consumer_stop(struct queue *base, struct queue_consumer *c)
-{
-    struct rabbitmq_queue *const q = self(base);
-    struct rmq_op *op = NULL;
-
-    if (c == NULL)
-        return;
-    if (c->prev != NULL)
-        c->prev->next = c->next;
-    else
-        q->consumers = c->next;
-    if (c->next != NULL)
-        c->next->prev = c->prev;
-    /* first the subscription ends, then what is held here goes back: not to us again */
-    if (op_new(q, RMQ_CANCEL, c->name, false, &op, NULL) == TR_OK) {
-        op->consumer = c->id;
-        op_start(op, NULL, NULL);
-    }
-    while (c->held != NULL) {
-        struct queue_delivery *const d = c->held;
-
-        delivery_unlink(q, d);
-        settle(q, RMQ_REQUEUE, d->epoch, d->tag);
-        rmq_delivery_free(d);
-    }
-    for (struct queue_delivery *d = q->in_hand; d != NULL; d = d->next)
-        if (d->owner == c) /* with the role: it may still settle them */
-            d->owner = NULL;
-    free(c);
-}
-
-/* ---- deliveries ---- */
-
-static void to_role(struct queue_consumer *c, struct queue_delivery *d)
-{
-    const struct queue_incoming msg = {
-        .delivery = d->tag != 0 ? d : NULL, .queue = d->name, .body = {d->body, d->len}, .attempts = d->attempts};
-
-    if (d->tag == 0) {
-        c->on_message(c->ctx, &msg);
-        rmq_delivery_free(d);
-        return;
-    }
-    d->in_hand = true;
-    d->owner = c;
-    d->prev = NULL;
-    d->next = c->q->in_hand;
-    if (d->next != NULL)
-        d->next->prev = d;
-    c->q->in_hand = d;
-    c->in_hand++;
-    c->on_message(c->ctx, &msg); /* d may be settled, c may have stopped when it returns */
-}
-
-static void on_hold(void *ctx);
-
-static void hold_until(struct rabbitmq_queue *q, uint64_t due_ms)
-{
-    const uint64_t now = loop_now_ms(q->loop);
-
-    if (q->hold_due_ms != 0 && q->hold_due_ms <= due_ms)
-        return;
-    q->hold_due_ms = due_ms;
-    timer_again(q->hold, due_ms > now ? due_ms - now : 0);
-}
-
-/* Into its place: by time, then by the broker's order. */
-static void hold(struct queue_consumer *c, struct queue_delivery *d, uint64_t due_ms)
-{
-    struct queue_delivery *after = NULL, *at = c->held;
-
-    d->in_hand = false;
-    d->owner = c;
-    d->due_ms = due_ms;
-    while (at != NULL && (at->due_ms < due_ms || (at->due_ms == due_ms && at->tag < d->tag))) {
-        after = at;
-        at = at->next;
-    }
-    d->prev = after;
-    d->next = at;
-    if (after != NULL)
-        after->next = d;
-    else
-        c->held = d;
-    if (at != NULL)
-        at->prev = d;
-    c->in_hand++;
-    hold_until(c->q, due_ms);
-}
-
-static void on_hold(void *ctx)
-{
-    struct rabbitmq_queue *const q = ctx;
-    const uint64_t now = loop_now_ms(q->loop);
-    struct queue_consumer *c = q->consumers;
-    uint64_t due = 0;
-
-    q->hold_due_ms = UINT64_MAX; /* whoever holds meanwhile is looked at below */
-    while (c != NULL) {
-        struct queue_delivery *const d = c->held;
-        const uint32_t id = c->id;
-
-        if (d == NULL || d->due_ms > now) {
-            c = c->next;
-            continue;
-        }
-        delivery_unlink(q, d);
-        if (d->tag != 0 && d->epoch != q->epoch)
-            rmq_delivery_free(d);
-        else
-            to_role(c, d);
-        c = find_consumer(q, id); /* it may have stopped itself, and others */
-        if (c == NULL)
-            c = q->consumers;
-    }
-    for (c = q->consumers; c != NULL; c = c->next)
-        if (c->held != NULL && (due == 0 || c->held->due_ms < due))
-            due = c->held->due_ms;
-    q->hold_due_ms = 0;
-    if (due != 0)
-        hold_until(q, due);
-}
-
-static void deliver(struct rabbitmq_queue *q, struct queue_delivery *d)
-{
-    struct queue_consumer *const c = find_consumer(q, d->consumer);
-    const uint64_t now = wall_ms();
-
-    if (c == NULL) {
-        settle(q, RMQ_REQUEUE, d->epoch, d->tag);
-        rmq_delivery_free(d);
-    } else if (d->due_ms > now) {
-        hold(c, d, loop_now_ms(q->loop) + (d->due_ms - now));
-    } else {
-        to_role(c, d);
-    }
-}
-
-static void queue_ack(struct queue *base, struct queue_delivery *d)
-{
-    struct rabbitmq_queue *const q = self(base);
-
-    delivery_unlink(q, d);
-    settle(q, RMQ_ACK, d->epoch, d->tag);
-    rmq_delivery_free(d);
-}
-
-/* A copy takes its place: with one attempt more, or as a dead letter. */
-static void replace(struct rabbitmq_queue *q, struct queue_delivery *d, uint32_t attempts, uint64_t delay_ms,
-                    const char *dead_cause)
-{
-    struct rmq_op *op = NULL;
-
-    delivery_unlink(q, d);
-    if (d->epoch == q->epoch && op_new(q, RMQ_PUBLISH, d->name, false, &op, NULL) == TR_OK) {
-        op->body = d->body;
-        op->len = d->len;
-        d->body = NULL;
-        op->attempts = attempts;
-        op->epoch = d->epoch;
-        op->tag = d->tag;
-        op->cause = dead_cause != NULL ? strndup(dead_cause, RMQ_CAUSE_MAX) : NULL;
-        if (delay_ms != 0) {
-            op->delay_ms = delay_ms;
-            op->not_before_ms = wall_ms() + delay_ms;
-        }
-        if (dead_cause != NULL && op->cause == NULL) {
-            rmq_op_free(op); /* no memory: unsettled, it comes again */
-        } else {
-            op_start(op, NULL, NULL);
-        }
-    }
-    rmq_delivery_free(d);
-}
-
-static void queue_dead_letter(struct queue *base, struct queue_delivery *d, const char *cause)
-{
-    replace(self(base), d, d->attempts, 0, cause != NULL ? cause : "");
-}
-
-static void queue_retry(struct queue *base, struct queue_delivery *d, bool counted, uint64_t delay_ms,
-                        const char *cause)
-{
-    struct rabbitmq_queue *const q = self(base);
-    struct queue_consumer *const c = d->owner;
-
-    if (counted) {
-        if (d->attempts + 1 >= QUEUE_ATTEMPTS_MAX)
-            replace(q, d, d->attempts + 1, 0, cause != NULL ? cause : "");
-        else
-            replace(q, d, d->attempts + 1, delay_ms, NULL);
-        return;
-    }
-    delivery_unlink(q, d);
-    if (c == NULL || d->epoch != q->epoch) {
-        settle(q, RMQ_REQUEUE, d->epoch, d->tag);
-        rmq_delivery_free(d);
-    } else {
-        hold(c, d, loop_now_ms(q->loop) + (delay_ms > 0 ? delay_ms : 1)); /* never within this round of the loop */
-    }
 }
 
 /* ---- what the thread hands over ---- */
-
-static uint64_t in_hand_of(const struct rabbitmq_queue *q, const char *name)
-{
-    uint64_t n = 0;
-
-    for (const struct queue_consumer *c = q->consumers; c != NULL; c = c->next)
-        if (strcmp(c->name, name) == 0)
-            n += c->in_hand;
-    return n;
-}
-
-/* A new connection: what was held of the old one comes again by itself. */
-static void new_epoch(struct rabbitmq_queue *q, uint64_t epoch)
-{
-    q->epoch = epoch;
-    for (struct queue_consumer *c = q->consumers; c != NULL; c = c->next)
-        for (struct queue_delivery *d = c->held, *next; d != NULL; d = next) {
-            next = d->next;
-            if (d->tag != 0 && d->epoch != epoch) {
-                delivery_unlink(q, d);
-                rmq_delivery_free(d);
-            }
-        }
-}
 
 static void on_mail(struct loop_call *call)
 {
@@ -618,14 +312,14 @@ static void on_mail(struct loop_call *call)
     pthread_mutex_unlock(&q->lock);
 
     if (epoch != q->epoch)
-        new_epoch(q, epoch);
+        rmq_new_epoch(q, epoch);
     while (op != NULL) {
         struct rmq_op *const one = op;
 
         op = op->next;
         if (!one->answered) {
             if (one->kind == RMQ_LENGTH && one->rc == TR_OK)
-                one->length += in_hand_of(q, one->name);
+                one->length += rmq_in_hand_of(q, one->name);
             op_answer(one, one->rc, &one->err);
         }
         rmq_op_free(one);
@@ -638,14 +332,10 @@ static void on_mail(struct loop_call *call)
         if (one->tag != 0 && one->epoch != q->epoch)
             rmq_delivery_free(one);
         else
-            deliver(q, one);
+            rmq_hand_out(q, one);
     }
-    for (size_t i = 0; i < gaps_n; i++) {
-        struct queue_consumer *const c = find_consumer(q, gaps[i]);
-
-        if (c != NULL && c->on_gap != NULL)
-            c->on_gap(c->ctx);
-    }
+    for (size_t i = 0; i < gaps_n; i++)
+        rmq_gap(q, gaps[i]);
     free(gaps);
 }
 
@@ -662,10 +352,10 @@ static void stop_thread(struct rabbitmq_queue *q)
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += 2;
     if (pthread_timedjoin_np(q->thread, NULL, &until) != 0) { /* stuck in a send or a call to a broker that stalls */
-        const int fd = atomic_load(&q->socket_fd);
-
-        if (fd >= 0)
-            (void)shutdown(fd, SHUT_RDWR);
+        pthread_mutex_lock(&q->lock);                         /* the socket is not closed meanwhile */
+        if (q->socket_fd >= 0)
+            (void)shutdown(q->socket_fd, SHUT_RDWR);
+        pthread_mutex_unlock(&q->lock);
         pthread_join(q->thread, NULL);
     }
     q->thread_runs = false;
@@ -684,14 +374,7 @@ static void rabbitmq_queue_free(struct rabbitmq_queue *q)
         answer_given_up(q->oldest, true);
     if (q->out_posted || q->cancels_posted)
         loop_drain(q->loop);
-    while (q->consumers != NULL)
-        queue_consumer_stop(&q->base, q->consumers);
-    while (q->in_hand != NULL) { /* unsettled: they come again */
-        struct queue_delivery *const d = q->in_hand;
-
-        delivery_unlink(q, d);
-        rmq_delivery_free(d);
-    }
+    rmq_release_deliveries(q);
     timer_stop(q->tick);
     timer_stop(q->hold);
     for (struct rmq_op *op = q->inbox, *next; op != NULL; op = next) {
@@ -714,11 +397,11 @@ static const struct queue_ops rabbitmq_queue_ops = {
     .scheme = "amqp",
     .declare = queue_declare,
     .publish = queue_publish,
-    .consume = queue_consume,
-    .consumer_stop = queue_consumer_stop,
-    .ack = queue_ack,
-    .retry = queue_retry,
-    .dead_letter = queue_dead_letter,
+    .consume = rmq_consume,
+    .consumer_stop = rmq_consumer_stop,
+    .ack = rmq_ack,
+    .retry = rmq_retry,
+    .dead_letter = rmq_dead_letter,
     .length = queue_length,
     .remove = queue_remove,
     .init = queue_init,
@@ -757,7 +440,8 @@ enum tr_rc rabbitmq_queue_open(struct loop *loop, const char *url, const struct 
     q->base.ops = &rabbitmq_queue_ops;
     q->loop = loop;
     q->wake_fd = -1;
-    atomic_init(&q->socket_fd, -1);
+    q->socket_fd = -1;
+    atomic_init(&q->loose, 0);
     pthread_mutex_init(&q->lock, NULL);
     q->mail.fn = on_mail;
     q->inbox_end = &q->inbox;
@@ -774,7 +458,7 @@ enum tr_rc rabbitmq_queue_open(struct loop *loop, const char *url, const struct 
     q->host = (unsigned)q->url.hosts - 1; /* the first try is the first host */
     q->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (q->wake_fd < 0 || timer_start(loop, TICK_MS, TICK_MS, on_tick, q, &q->tick) != TR_OK ||
-        timer_start(loop, UINT32_MAX, 0, on_hold, q, &q->hold) != TR_OK) {
+        timer_start(loop, UINT32_MAX, 0, rmq_on_hold, q, &q->hold) != TR_OK) {
         rc = tr_fail(err, TR_NOMEM, "broker: %s", strerror(errno));
         goto out;
     }

@@ -25,6 +25,8 @@ void rmq_op_free(struct rmq_op *op)
 {
     if (op == NULL)
         return;
+    if (op->loose)
+        atomic_fetch_sub(&op->q->loose, 1);
     if (op->body != NULL)
         explicit_bzero(op->body, op->len);
     free(op->body);
@@ -194,6 +196,7 @@ static void note_spec(struct rabbitmq_queue *q, const struct rmq_spec *spec)
     HASH_FIND_STR(q->specs, spec->name, known);
     if (known == NULL && (known = calloc(1, sizeof *known)) != NULL) {
         memcpy(known->name, spec->name, sizeof known->name);
+        known->born_ns = spec->born_ns;
         HASH_ADD_STR(q->specs, name, known);
     }
     if (known != NULL) {
@@ -206,8 +209,17 @@ static void note_spec(struct rabbitmq_queue *q, const struct rmq_spec *spec)
 static void do_declare(struct rabbitmq_queue *q, struct rmq_op *op)
 {
     struct rmq_spec spec = {.kind = op->queue_kind, .single_active = op->single_active, .max_length = op->max_length};
+    struct rmq_spec *known;
+    uint64_t ready = 0;
 
     memcpy(spec.name, op->name, sizeof spec.name);
+    HASH_FIND_STR(q->specs, spec.name, known);
+    if (known == NULL && spec.kind == QUEUE_DURABLE && rmq_look_durable(q, spec.name, &ready, &op->err) == TR_NOT_FOUND)
+        spec.born_ns = mono_ns();
+    if (q->conn == NULL) {
+        rmq_finish_as(q, op, TR_UNCERTAIN, "the broker's connection was lost while declaring");
+        return;
+    }
     op->rc = rmq_declare(q, &spec, &op->err);
     if (op->rc == TR_OK)
         note_spec(q, &spec);
@@ -227,7 +239,8 @@ static void do_remove(struct rabbitmq_queue *q, struct rmq_op *op)
 {
     struct rmq_spec *known;
 
-    op->rc = rmq_remove(q, op->name, &op->err);
+    op->rc = op->in_hand == 0 ? rmq_remove(q, op->name, &op->err)
+                              : tr_fail(&op->err, TR_BUSY, "queue '%s' has unsettled deliveries", op->name);
     HASH_FIND_STR(q->specs, op->name, known);
     if ((op->rc == TR_OK || op->rc == TR_NOT_FOUND) && known != NULL) {
         HASH_DEL(q->specs, known);
@@ -261,7 +274,10 @@ static void carry_out(struct rabbitmq_queue *q, struct rmq_op *op)
         do_declare(q, op);
         break;
     case RMQ_PUBLISH:
-        rmq_publish(q, op);
+        if (op->tag != 0 && op->epoch != q->conn_epoch)
+            rmq_finish(q, op); /* its original comes again: a copy would be one too many */
+        else
+            rmq_publish(q, op);
         break;
     case RMQ_LENGTH:
         do_length(q, op);
@@ -312,10 +328,11 @@ static void sweep_line(struct rabbitmq_queue *q)
         struct rmq_op *const op = *at;
         const bool gone = atomic_load(&op->stage) == RMQ_GIVEN_UP;
         const bool told = op->kind == RMQ_CHECK && q->trouble.rc != TR_OK;
-        const bool here =
-            op->kind == RMQ_CONSUME || op->kind == RMQ_CANCEL || op->kind == RMQ_ACK || op->kind == RMQ_REQUEUE;
+        const bool late = op->loose && op->deadline_ms <= mono_ns() / 1000000;
+        const bool here = op->kind == RMQ_CONSUME || op->kind == RMQ_CANCEL || op->kind == RMQ_ACK ||
+                          op->kind == RMQ_REQUEUE || op->tag != 0;
 
-        if (!gone && !told && !here) {
+        if (!gone && !told && !here && !late) {
             at = &op->next;
             continue;
         }
