@@ -1,13 +1,13 @@
 # Troupe: `make run` sets all up and starts it, `make test` tests all of it.  The rest is for those who change it.
 SHELL = /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help run build test bench lint fuzz asan tsan clang fault e2e format clean packages packages-test llama
+.PHONY: help run build build-servers test bench lint fuzz asan tsan clang fault e2e format clean packages packages-test llama
 
 
 help:
 	@echo "make run     build what is needed and start Troupe (http://127.0.0.1:8080/)"
 	@echo "make test    all tests; closes with 'N passed, N failed'"
-	@echo "make build   the program alone: build/src/troupe"
+	@echo "make build   the program alone: build/src/troupe (build-servers: with the Cassandra client, build-servers/src/troupe)"
 	@echo "make lint | asan | tsan | clang | fuzz | fault | e2e | bench | format | clean"
 
 run: build
@@ -15,6 +15,11 @@ run: build
 
 build: packages llama web/dist/app.js
 	@scripts/build.sh build --buildtype=release -Dwerror=false
+
+# The same with the Cassandra client, a small Rust library: for roles on servers (README, "Beyond one machine").
+build-servers: packages llama web/dist/app.js
+	@scripts/cassandra-client.sh
+	@scripts/build.sh build-servers --buildtype=release -Dwerror=false -Dcassandra=true
 
 # The sanitizers' and the other compiler's builds; each runs the C tests.
 asan: packages-test llama web/dist/app.js

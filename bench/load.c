@@ -2,7 +2,8 @@
  * load - a lean WebSocket client for measuring: many connections on one epoll, no library, so that it costs little beside
  * the server under test.  Prints one line of key=value figures.
  *
- *   load turns HOST:PORT CHATS SECONDS PID [RATE]  each chat sends, waits for its reply, sends again; server CPU of PID;
+ *   load turns HOST:PORT[,HOST:PORT…] CHATS SECONDS PID [RATE]  each chat sends, waits for its reply, sends again, chats in
+ *                                               turn at the servers; CPU of PID, or of each NAME of NAME=PID,NAME=PID,…;
  *                                               RATE: so many turns a second of all chats together, in even steps
  *   load idle HOST:PORT CONNECTIONS PID [plain] open them (troupe: session and chat), memory a connection, CPU while idle
  *   load echo HOST:PORT CONNECTIONS MESSAGES PID [plain]   small messages: troupe ping -> pong, plain: an echo
@@ -10,8 +11,9 @@
  *
  * plain: a bare server without sessions (the peers).
  */
+#include "cpu.h"
+
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -40,8 +42,12 @@ struct conn {
     bool accepted, replied;
 };
 
-static struct sockaddr_in addr;
-static char host[64];
+#define SERVERS_MAX 16
+static struct server {
+    struct sockaddr_in addr;
+    char host[64];
+} servers[SERVERS_MAX];
+static size_t servers_n;
 static bool plain;
 
 static uint64_t now_us(void)
@@ -56,32 +62,6 @@ static void die(const char *what)
 {
     fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
     exit(1);
-}
-
-/* Time on a CPU of a process with all its threads, microseconds: from the scheduler, to the nanosecond. */
-static uint64_t cpu_us(int pid)
-{
-    char path[300];
-    unsigned long long ns, sum = 0;
-    struct dirent *e;
-    DIR *dir;
-
-    snprintf(path, sizeof path, "/proc/%d/task", pid);
-    dir = opendir(path);
-    while (dir != NULL && (e = readdir(dir)) != NULL) {
-        FILE *f;
-
-        snprintf(path, sizeof path, "/proc/%d/task/%.20s/schedstat", pid, e->d_name);
-        f = e->d_name[0] != '.' ? fopen(path, "r") : NULL;
-        if (f == NULL)
-            continue;
-        if (fscanf(f, "%llu", &ns) == 1)
-            sum += ns;
-        fclose(f);
-    }
-    if (dir != NULL)
-        closedir(dir);
-    return sum / 1000;
 }
 
 /* Private memory of a process, bytes. */
@@ -242,12 +222,12 @@ static void take(struct conn *c, size_t at)
     }
 }
 
-static int dial(void)
+static int dial(const struct server *s)
 {
     const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     const int one = 1;
 
-    if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof addr) != 0)
+    if (fd < 0 || connect(fd, (const struct sockaddr *)&s->addr, sizeof s->addr) != 0)
         die("connect");
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     return fd;
@@ -306,24 +286,24 @@ static char *wait_frame(struct conn *c, const char *type)
     }
 }
 
-static void open_conn(struct conn *c, bool chat)
+static void open_conn(struct conn *c, const struct server *s, bool chat)
 {
     char request[1024], answer[8192], *frame;
 
     if (!plain) {
-        c->fd = dial();
+        c->fd = dial(s);
         snprintf(request, sizeof request,
-                 "POST /api/session HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", host);
+                 "POST /api/session HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", s->host);
         exchange(c->fd, request, answer, sizeof answer);
         copy_field(answer, "\"token\":\"", c->token, sizeof c->token);
         close(c->fd);
     }
-    c->fd = dial();
+    c->fd = dial(s);
     snprintf(request, sizeof request,
              "GET /ws HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: "
              "dGhlIHNhbXBsZSBub25jZQ==\r\n"
              "Sec-WebSocket-Version: 13\r\n%s%s%s\r\n",
-             host, plain ? "" : "Sec-WebSocket-Protocol: troupe.v1\r\nAuthorization: Bearer ", plain ? "" : c->token,
+             s->host, plain ? "" : "Sec-WebSocket-Protocol: troupe.v1\r\nAuthorization: Bearer ", plain ? "" : c->token,
              plain ? "" : "\r\n");
     exchange(c->fd, request, answer, sizeof answer);
     if (strstr(answer, " 101 ") == NULL) {
@@ -348,7 +328,7 @@ static struct conn *open_all(size_t n, bool chat, int *ret_epoll)
     for (size_t i = 0; i < n; i++) {
         struct epoll_event ev = {.events = EPOLLIN, .data.ptr = &all[i]};
 
-        open_conn(&all[i], chat);
+        open_conn(&all[i], &servers[i % servers_n], chat);
         fcntl(all[i].fd, F_SETFL, O_NONBLOCK);
         epoll_ctl(ep, EPOLL_CTL_ADD, all[i].fd, &ev);
     }
@@ -402,6 +382,7 @@ static int run_turns(size_t chats, double seconds, int pid, double rate)
     struct epoll_event ev[256];
     size_t done = 0, counted = 0;
     uint64_t warm, end, cpu = 0;
+    bool counting = false;
     struct conn *all;
     int ep;
 
@@ -419,8 +400,10 @@ static int run_turns(size_t chats, double seconds, int pid, double rate)
         const struct timespec t = {(time_t)(wait / 1000000), (long)(wait % 1000000) * 1000};
         const int n = epoll_pwait2(ep, ev, 256, &t, NULL);
 
-        if (cpu == 0 && now_us() >= warm) {
+        if (!counting && now_us() >= warm) {
+            counting = true;
             cpu = cpu_us(pid);
+            groups_start();
             warm = now_us();
             done = counted = 0;
         }
@@ -452,9 +435,11 @@ static int run_turns(size_t chats, double seconds, int pid, double rate)
     seconds = (double)(now_us() - warm) / 1e6;
     cpu = cpu_us(pid) - cpu;
     qsort(lat, counted, sizeof lat[0], compare);
-    printf("chats=%zu turns=%zu turns_per_s=%.0f p50_us=%u p99_us=%u cpu_us_per_turn=%.0f\n", chats, done,
+    printf("chats=%zu turns=%zu turns_per_s=%.0f p50_us=%u p99_us=%u cpu_us_per_turn=%.0f", chats, done,
            (double)done / seconds, counted > 0 ? lat[counted / 2] : 0, counted > 0 ? lat[counted * 99 / 100] : 0,
            done > 0 ? (double)cpu / (double)done : 0);
+    groups_tell(done);
+    puts("");
     return 0;
 }
 
@@ -551,9 +536,30 @@ static int run_syncs(const char *folder, int count, size_t rounds)
     return 0;
 }
 
+/* "HOST:PORT,HOST:PORT,…" */
+static void read_servers(char *text)
+{
+    char *rest = NULL;
+
+    for (char *word = strtok_r(text, ",", &rest); word != NULL && servers_n < SERVERS_MAX;
+         word = strtok_r(NULL, ",", &rest)) {
+        struct server *const s = &servers[servers_n++];
+        char *const colon = strrchr(word, ':');
+
+        if (colon == NULL)
+            die("HOST:PORT");
+        snprintf(s->host, sizeof s->host, "%s", word);
+        *colon = '\0';
+        s->addr.sin_family = AF_INET;
+        s->addr.sin_port = htons((uint16_t)atoi(colon + 1));
+        inet_pton(AF_INET, word, &s->addr.sin_addr);
+    }
+    if (servers_n == 0)
+        die("HOST:PORT");
+}
+
 int main(int argc, char **argv)
 {
-    char *colon;
     struct rlimit lim;
 
     if (argc >= 5 && strcmp(argv[1], "syncs") == 0)
@@ -566,14 +572,10 @@ int main(int argc, char **argv)
     lim.rlim_cur = lim.rlim_max;
     setrlimit(RLIMIT_NOFILE, &lim);
     plain = strcmp(argv[argc - 1], "plain") == 0;
-    snprintf(host, sizeof host, "%s", argv[2]);
-    colon = strrchr(argv[2], ':');
-    if (colon == NULL)
-        return 2;
-    *colon = '\0';
-    addr.sin_family = AF_INET;
-    addr.sin_port = htons((uint16_t)atoi(colon + 1));
-    inet_pton(AF_INET, argv[2], &addr.sin_addr);
+    read_servers(argv[2]);
+    if (argc >= 6 && strchr(argv[5], '=') != NULL)
+        if (!groups_read(argv[5]))
+            die("NAME=PID,…");
     if (strcmp(argv[1], "turns") == 0 && argc >= 6)
         return run_turns(strtoul(argv[3], NULL, 10), atof(argv[4]), atoi(argv[5]), argc > 6 ? atof(argv[6]) : 0);
     if (strcmp(argv[1], "idle") == 0)

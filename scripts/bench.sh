@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# bench.sh [turns] [connections] [llm]: the figures of bench/RESULTS.md, each beside its peer in the same run, as Markdown.
+# bench.sh [turns] [connections] [routing] [llm] [servers]: the figures of bench/RESULTS.md, each beside its peer in the same run, as Markdown.
 . "$(dirname "$0")/common.sh"
 cd "$top"
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(turns connections llm)
-gcc -O2 -D_GNU_SOURCE -Wall -Wextra -o build/load bench/load.c
+[ ${#parts[@]} -gt 0 ] || parts=(turns connections routing llm servers)
+gcc -O2 -D_GNU_SOURCE -Wall -Wextra -o build/load bench/load.c bench/cpu.c
 folder=$(mktemp -d "$deps/bench.XXXX")
 pids=()
 stop_all() { for p in "${pids[@]}"; do kill "$p" 2>/dev/null && wait "$p" 2>/dev/null || true; done; pids=(); }
@@ -94,9 +94,7 @@ start_server() { # sets url, pid and plain
 
 bench_connections() {
     local n=${CONNECTIONS:-9500} idle messages server p k
-    [ -x "$deps/bench-python/bin/python" ] || quietly "making the benches' Python environment" python3 -m venv "$deps/bench-python"
-    "$deps/bench-python/bin/python" -c 'import socketify' 2>/dev/null ||
-        quietly "installing uWebSockets (socketify)" "$deps/bench-python/bin/pip" install socketify==0.0.31
+    bench_python socketify==0.0.31
     (cd bench/peer && { [ -d node_modules/ws ] || npm ci --no-audit --no-fund >/dev/null; })
     for _ in $(seq "$rounds"); do
         for server in troupe ws uWebSockets; do
@@ -131,13 +129,40 @@ bench_connections() {
     echo
 }
 
+bench_routing() {
+    mkdir -p build
+    gcc -std=c17 -D_GNU_SOURCE -O2 -Wall -Wextra -Isrc -o build/routing bench/routing.c src/domain/hrw.c -lm
+    echo "### Which worker a chat goes to"
+    echo
+    build/routing
+    echo
+}
+
+bench_python() { # PACKAGE...: in the benches' environment
+    [ -x "$deps/bench-python/bin/python" ] || quietly "making the benches' Python environment" python3 -m venv "$deps/bench-python"
+    quietly "installing $*" "$deps/bench-python/bin/pip" install "$@"
+}
+
+bench_servers() {
+    scripts/cassandra-client.sh
+    tests/servers/cassandra.sh install
+    scripts/build.sh build-servers --buildtype=release -Dwerror=false -Dcassandra=true
+    gcc -O2 -D_GNU_SOURCE -Wall -Wextra -o build/raw_ops bench/raw_ops.c bench/cpu.c "$deps/cassandra-client/libtroupe_cql.a" \
+        -lrabbitmq -lhiredis -luv -lpthread -ldl -lm -lgcc_s
+    bench_python aio-pika==10.2.1 cassandra-driver==3.30.1 redis==8.1.0 websockets==15.0.1
+    TROUPE_TEST_BINARY=${TROUPE_TEST_BINARY:-$top/build-servers/src/troupe} \
+        "$deps/bench-python/bin/python" bench/real_turns.py --rounds "$rounds"
+}
+
 echo "Machine: $(nproc) cores ($(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)), $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r | cut -d- -f1), $(gcc --version | head -1 | sed 's/ (.*) / /'); $(date -u +%F)."
 echo
 for part in "${parts[@]}"; do
     case $part in
     turns) bench_turns ;;
     connections) bench_connections ;;
+    routing) bench_routing ;;
     llm) bench/llm/run.sh ;;
-    *) die "unknown bench $part: turns, connections, llm" ;;
+    servers) bench_servers ;;
+    *) die "unknown bench $part: turns, connections, routing, llm, servers" ;;
     esac
 done

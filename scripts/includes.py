@@ -10,7 +10,7 @@ MAY = {
     "port": {"port", "domain", "base"},
     "domain": {"domain", "base/result.h", "base/buf.h"},
     "base": {"base"},
-    "command": {"command", "role", "port", "domain", "base", "wiring.h"},
+    "command": {"command", "role", "port", "domain", "base", "wiring.h", "keyfile.h"},
 }
 SYSTEM_FREE = {"domain": {"uv.h", "sqlite3.h", "libwebsockets.h", "time.h", "stdio.h", "unistd.h", "pthread.h"}}
 

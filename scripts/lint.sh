@@ -28,10 +28,13 @@ planted_include_is_found() {
     [ "$(grep -c 'may not include' <<<"$out")" -eq 2 ]
 }
 no_paths_of_a_machine() { ! git grep -nIE '/(home|root|work)/[a-z.]' -- . ':!scripts/lint.sh'; }
-example_is_current() { [ ! -x build/src/troupe ] || build/src/troupe env | diff - .env.example; }
+example_is_current() { local b; for b in build build-servers; do [ ! -x $b/src/troupe ] || $b/src/troupe env | diff - .env.example || return 1; done; }
 page_types() { (cd web && npm run --silent check); }
 
+shell_scripts() { git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck -x -P SCRIPTDIR -S warning -e SC2148,SC2034; }
+
 check "formatting" formatted
+check "shell scripts" shell_scripts
 check "who includes whom" scripts/includes.py src
 check "a planted wrong include is found" planted_include_is_found
 check "no paths of a machine" no_paths_of_a_machine

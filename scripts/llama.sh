@@ -15,6 +15,7 @@ if ! pkg-config --exists llama && [ "$(cat "$deps/llama/version" 2>/dev/null)" !
     export CMAKE_ARGS="-DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
 -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF"
     cp "$top/scripts/gcc12-amx.h" "/tmp/troupe-gcc12-amx.$(id -u).h" # the path must be the same for pip to reuse its wheel
+    CMAKE_ARGS="$CMAKE_ARGS ${LLAMA_CMAKE_ARGS:-}" # of whoever packs it for other machines
     CMAKE_ARGS="$CMAKE_ARGS -DCMAKE_CXX_FLAGS=-include\ /tmp/troupe-gcc12-amx.$(id -u).h"
     quietly "building libllama (about 3 minutes on 2 cores)" \
         "$deps/python/bin/pip" install --no-binary llama-cpp-python "llama-cpp-python==$version"

@@ -7,7 +7,7 @@ run=(build-essential meson ninja-build pkg-config cmake git ca-certificates pyth
     libcld2-dev libutf8proc-dev libjansson-dev uthash-dev
     librabbitmq-dev libhiredis-dev libpq-dev libcurl4-openssl-dev)
 test=(clang clang-format libclang-rt-14-dev llvm-14 libcmocka-dev chromium sqlite3 curl shellcheck
-    rabbitmq-server redis-server postgresql prometheus maven openjdk-17-jdk-headless)
+    rabbitmq-server redis-server postgresql prometheus haproxy maven openjdk-17-jdk-headless faketime)
 command -v node >/dev/null || run+=(nodejs)
 command -v npm >/dev/null || run+=(npm)
 

@@ -4,7 +4,7 @@
 cd "$top"
 passed=0 failed=0
 stages=("$@")
-[ ${#stages[@]} -gt 0 ] || stages=(setup lint page unit tsan clang flow fault conformance e2e)
+[ ${#stages[@]} -gt 0 ] || stages=(setup lint page unit tsan clang flow fault servers cluster conformance e2e)
 export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export TROUPE_TEST_SLOWNESS=${TROUPE_TEST_SLOWNESS:-1}
 
@@ -30,6 +30,7 @@ tally() {
 sum() { sed -n "/$1/{s/$1 *//;s/[^0-9].*//;p}" "$2" | paste -sd+ | sed 's/^$/0/' | bc_; }
 bc_() { read -r e && echo $((e)); }
 python=$deps/test-python/bin/python
+release=$top/build-servers/src/troupe
 
 for stage in "${stages[@]}"; do
     case $stage in
@@ -38,12 +39,17 @@ for stage in "${stages[@]}"; do
         scripts/llama.sh
         scripts/python.sh
         make --no-print-directory web/dist/app.js
-        scripts/build.sh build --buildtype=release -Dwerror=false
+        scripts/cassandra-client.sh
+        for s in rabbitmq redis postgres cassandra; do tests/servers/$s.sh install; done
+        scripts/build.sh build-servers --buildtype=release -Dwerror=false -Dcassandra=true
         ;;
-    lint) tally "lint" scripts/lint.sh ;;
+    lint)
+        tally "lint" scripts/lint.sh
+        tally "deployment" scripts/deploy-lint.sh
+        ;;
     page) tally "the page's protocol client" npm --prefix web test ;;
     unit)
-        scripts/build.sh build-asan -Db_sanitize=address,undefined -Db_lundef=false -Dfault_points=true
+        scripts/build.sh build-asan -Db_sanitize=address,undefined -Db_lundef=false -Dfault_points=true -Dcassandra=true
         tally "unit, contract, corpus (gcc, ASan+UBSan)" meson test -C build-asan --no-rebuild --print-errorlogs
         ;;
     tsan)
@@ -58,18 +64,34 @@ for stage in "${stages[@]}"; do
     flow)
         for t in tests/flow/test_*.py; do
             if [ "$t" = tests/flow/test_model.py ]; then # libllama would take minutes under a sanitizer
-                TROUPE_TEST_BINARY=$top/build/src/troupe tally "$t (release)" "$python" "$t"
+                TROUPE_TEST_BINARY=$release tally "$t (release)" "$python" "$t"
                 continue
             fi
             TROUPE_TEST_BINARY=$top/build-asan/src/troupe TROUPE_TEST_SLOWNESS=4 tally "$t (ASan+UBSan)" "$python" "$t"
         done
         ;;
     fault)
-        tally "SIGKILL at random moments" "$python" tests/fault/kill.py
+        TROUPE_TEST_BINARY=$release tally "SIGKILL at random moments" "$python" tests/fault/kill.py
         TROUPE_TEST_BINARY=$top/build-asan/src/troupe tally "SIGKILL at named points" "$python" tests/fault/points.py
         ;;
+    servers)
+        # each contract suite on the real server, and what only a real one does; one at a time, as they restart the servers
+        tally "contract on real servers (gcc, ASan+UBSan)" "$python" tests/lib/servers.py rabbitmq redis postgres=2 cassandra -- \
+            env "TROUPE_TEST_REAL=TROUPE_TEST_AMQP TROUPE_TEST_REDIS TROUPE_TEST_PG TROUPE_TEST_CASSANDRA" \
+            meson test -C build-asan --no-rebuild --print-errorlogs --num-processes 1 --timeout-multiplier 2 \
+            contract-queue contract-broker contract-registry contract-redis contract-catalogue contract-history \
+            contract-cassandra contract-postgres
+        ;;
+    cluster)
+        TROUPE_TEST_BINARY=$release tally "roles on real servers" "$python" tests/real/test_cluster.py
+        TROUPE_TEST_BINARY=$release tally "faults on real servers" "$python" tests/fault/cluster_run.py --quick
+        for s in cassandra rabbitmq; do
+            TROUPE_TEST_BINARY=$release tally "three nodes of $s" "$python" tests/fault/cluster_run.py --quick --three $s
+        done
+        TROUPE_TEST_BINARY=$release tally "no word in the servers' files" "$python" tests/fault/canary_servers.py
+        ;;
     conformance) tally "WebSocket conformance" scripts/conformance.sh ;;
-    e2e) tally "browser" scripts/e2e.sh ;;
+    e2e) TROUPE_TEST_BINARY=$release tally "browser" scripts/e2e.sh ;;
     *) die "unknown stage $stage" ;;
     esac
 done

@@ -2,12 +2,18 @@
 #include "wiring.h"
 
 #include "adapter/memory/registry.h"
+#include "adapter/postgres/catalogue.h"
+#include "adapter/rabbitmq/queue.h"
+#include "adapter/redis/registry.h"
 #include "adapter/sqlite/catalogue.h"
 #include "adapter/sqlite/history.h"
 #include "adapter/sqlite/queue.h"
 #include "adapter/stub/engine.h"
 #ifdef TROUPE_WITH_LLAMA
 #include "adapter/llama/engine.h"
+#endif
+#ifdef TROUPE_WITH_CASSANDRA
+#include "adapter/cassandra/history.h"
 #endif
 #include "keyfile.h"
 
@@ -185,6 +191,39 @@ static enum tr_rc open_memory_registry(struct wiring *w, const char *url, struct
     return memory_registry_open(w->loop, &w->env.registry, err);
 }
 
+static enum tr_rc open_rabbitmq(struct wiring *w, const char *url, struct tr_err *err)
+{
+    struct rabbitmq_options opt = {0};
+    uint64_t ttl_ms = 0;
+    const enum tr_rc rc = config_u64(w->env.config, "TROUPE_WORKER_TTL_MS", 500, 3600000, &ttl_ms, err);
+
+    /* the broker gives a dead worker's queue to another within one TTL (contract 11.13) */
+    opt.heartbeat_ms = ttl_ms / 3;
+    return rc == TR_OK ? rabbitmq_queue_open(w->loop, url, &opt, &w->env.queue, err) : rc;
+}
+
+static enum tr_rc open_postgres(struct wiring *w, const char *url, struct tr_err *err)
+{
+    return postgres_catalogue_open(w->loop, url, &w->env.catalogue, err);
+}
+
+static enum tr_rc open_cassandra(struct wiring *w, const char *url, struct tr_err *err)
+{
+#ifdef TROUPE_WITH_CASSANDRA
+    return cassandra_history_open(w->loop, url, &w->env.history, err);
+#else
+    (void)w, (void)url;
+    return tr_fail(err, TR_INVALID,
+                   "this build has no Cassandra client: scripts/cassandra-client.sh, then meson with -Dcassandra=true "
+                   "(`make build-servers` does both)");
+#endif
+}
+
+static enum tr_rc open_redis(struct wiring *w, const char *url, struct tr_err *err)
+{
+    return redis_registry_open(w->loop, url, &w->env.registry, err);
+}
+
 static const struct adapter {
     enum wiring_part part;
     const char *name, *key, *scheme;
@@ -195,6 +234,10 @@ static const struct adapter {
     {WIRING_CATALOGUE, "catalogue", "TROUPE_CATALOGUE", "sqlite", true, open_sqlite_catalogue},
     {WIRING_HISTORY, "history", "TROUPE_HISTORY", "sqlite", true, open_sqlite_history},
     {WIRING_REGISTRY, "registry", "TROUPE_REGISTRY", "memory", true, open_memory_registry},
+    {WIRING_QUEUE, "broker", "TROUPE_BROKER", "amqp", false, open_rabbitmq},
+    {WIRING_CATALOGUE, "catalogue", "TROUPE_CATALOGUE", "postgresql", false, open_postgres},
+    {WIRING_HISTORY, "history", "TROUPE_HISTORY", "cassandra", false, open_cassandra},
+    {WIRING_REGISTRY, "registry", "TROUPE_REGISTRY", "redis", false, open_redis},
 };
 #define ADAPTERS (sizeof adapters / sizeof adapters[0])
 

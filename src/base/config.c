@@ -1,4 +1,7 @@
-/* config - the table of keys, the reading of `.env`, and the environment over it. */
+/*
+ * config - the table of keys, the reading of `.env`, the environment over it, and the files that KEY_FILE names.
+ * Of one key the environment's word wins over the file's, whichever of KEY and KEY_FILE each of them gives.
+ */
 #include "base/config.h"
 
 #include <ctype.h>
@@ -8,6 +11,7 @@
 #include <string.h>
 
 #define ENV_FILE_MAX (256 * 1024)
+#define SECRET_FILE_MAX (64 * 1024)
 
 static const struct key {
     const char *name, *value, *comment;
@@ -15,11 +19,19 @@ static const struct key {
     {"TROUPE_LISTEN", "127.0.0.1:8080",
      "Where the gateway listens: address:port (port 0: any free one, told in the log)."},
     {"TROUPE_METRICS_LISTEN", "",
-     "Where roles without HTTP of their own will serve /metrics; `troupe up` serves them on TROUPE_LISTEN."},
-    {"TROUPE_BROKER", "sqlite:data/queue.db", "The queues between the roles."},
-    {"TROUPE_HISTORY", "sqlite:data/history.db", "Chats and turns, sealed."},
-    {"TROUPE_CATALOGUE", "sqlite:data/catalogue.db", "Users and characters."},
-    {"TROUPE_REGISTRY", "memory:", "Workers, connections, recent context, rate limits: all of it can be rebuilt."},
+     "Where /metrics, /healthz and /readyz are served for those who watch: address:port; empty: nowhere but on "
+     "TROUPE_LISTEN. When it is set, TROUPE_LISTEN serves no /metrics."},
+    {"TROUPE_BROKER", "sqlite:data/queue.db",
+     "The queues between the roles: sqlite:PATH, or amqp://user:password@host:5672/vhost (RabbitMQ; several hosts with "
+     "commas)."},
+    {"TROUPE_HISTORY", "sqlite:data/history.db",
+     "Chats and turns, sealed: sqlite:PATH, or cassandra://host1,host2:9042/keyspace (?replication=, &datacenter=, "
+     "&consistency=local)."},
+    {"TROUPE_CATALOGUE", "sqlite:data/catalogue.db",
+     "Users and characters: sqlite:PATH, or postgresql://user:password@primary,replica:5432/database."},
+    {"TROUPE_REGISTRY", "memory:",
+     "Workers, connections, recent context, rate limits, all of which can be rebuilt: memory:, or "
+     "redis://:password@host:6379/0."},
     {"TROUPE_MEDIA", "file:data/media", "Pictures and sound: read, but nothing is stored there yet."},
     {"TROUPE_ENGINE", "llama:.deps/models/SmolLM2-135M-Instruct.Q4_1.gguf",
      "What writes the replies, several in order of fallback, comma-separated: llama:PATH of a GGUF. "
@@ -45,6 +57,10 @@ static const struct key {
      "What may wait for a slow reader: deltas are dropped first, then the connection."},
     {"TROUPE_IDLE_SECONDS", "300", "A connection that answers no ping for so long is closed."},
     {"TROUPE_WORKER_TTL_MS", "10000", "How long a worker counts as alive after its last sign of life."},
+    {"TROUPE_WORKER_ERRORS_MAX", "8",
+     "So many failures of the engine in a row, and `troupe inference` hands over what it holds, leaves and exits with "
+     "1; 0: never."},
+    {"TROUPE_WORKER_RSS_MAX_MIB", "0", "The same past so much memory, in MiB; 0: no limit."},
     {"TROUPE_DRAIN_SECONDS", "20", "How long a stop waits for what is under way."},
     {"TROUPE_LOG_LEVEL", "info", "debug, info, warn, error."},
 };
@@ -52,6 +68,12 @@ static const struct key {
 
 struct config {
     char *value[KEYS]; /* NULL: not set */
+    char *file[KEYS];  /* what KEY_FILE says; NULL: not set.  At most one of the two */
+};
+
+/* Which source a key was given in, to tell that it was given twice there. */
+struct seen {
+    bool value[KEYS], file[KEYS];
 };
 
 static size_t key_index(const char *name, size_t len)
@@ -107,23 +129,40 @@ static const char *nearest(const char *name, size_t len)
     return keys[best].name;
 }
 
-static enum tr_rc set(struct config *c, size_t i, const char *value, size_t len, struct tr_err *err)
+/* KEY, or KEY_FILE: of which key, and is it that of a file?  KEYS: unknown. */
+static size_t key_or_file(const char *name, size_t len, bool *ret_file)
 {
-    char *copy = strndup(value, len);
+    const size_t suffix = strlen("_FILE"), i = key_index(name, len);
 
+    *ret_file = i == KEYS && len > suffix && memcmp(name + len - suffix, "_FILE", suffix) == 0;
+    return *ret_file ? key_index(name, len - suffix) : i; /* TROUPE_MASTER_KEY_FILE is a key itself */
+}
+
+static enum tr_rc set(struct config *c, struct seen *seen, size_t i, bool file, const char *value, size_t len,
+                      struct tr_err *err)
+{
+    char *copy;
+
+    if (file ? seen->value[i] : seen->file[i])
+        return tr_fail(err, TR_INVALID, "%s and %s_FILE are both set: keep one of them", keys[i].name, keys[i].name);
+    copy = strndup(value, len);
     if (copy == NULL)
         return tr_fail(err, TR_NOMEM, "configuration");
     free(c->value[i]);
-    c->value[i] = copy;
+    free(c->file[i]);
+    c->value[i] = file ? NULL : copy;
+    c->file[i] = file ? copy : NULL;
+    *(file ? &seen->file[i] : &seen->value[i]) = true;
     return TR_OK;
 }
 
 /* KEY=value, # comments; a value may stand in quotes. */
-static enum tr_rc read_line(struct config *c, const char *path, size_t number, const char *line, size_t len,
-                            struct tr_err *err)
+static enum tr_rc read_line(struct config *c, struct seen *seen, const char *path, size_t number, const char *line,
+                            size_t len, struct tr_err *err)
 {
     const char *eq, *value;
     size_t key_len, value_len, i;
+    bool file;
 
     while (len > 0 && isspace((unsigned char)line[len - 1]))
         len--;
@@ -147,9 +186,12 @@ static enum tr_rc read_line(struct config *c, const char *path, size_t number, c
         value++;
         value_len -= 2;
     }
-    i = key_index(line, key_len);
-    if (i < KEYS)
-        return set(c, i, value, value_len, err);
+    i = key_or_file(line, key_len, &file);
+    if (i < KEYS) {
+        const enum tr_rc rc = set(c, seen, i, file, value, value_len, err);
+
+        return rc == TR_OK ? rc : tr_wrap(err, rc, "%s line %zu", path, number);
+    }
     if (key_len > 7 && key_len < 64 && memcmp(line, "TROUPE_", 7) == 0)
         return tr_fail(err, TR_INVALID, "%s line %zu: unknown key %.*s; did you mean %s?", path, number, (int)key_len,
                        line, nearest(line, key_len));
@@ -158,6 +200,7 @@ static enum tr_rc read_line(struct config *c, const char *path, size_t number, c
 
 static enum tr_rc read_file(struct config *c, const char *path, struct tr_err *err)
 {
+    struct seen seen = {0};
     FILE *f = fopen(path, "re");
     char *text = NULL;
     size_t len, number = 1, start = 0;
@@ -184,7 +227,7 @@ static enum tr_rc read_file(struct config *c, const char *path, struct tr_err *e
         const char *const end = memchr(text + at, '\n', len - at);
         const size_t line = end != NULL ? (size_t)(end - (text + at)) : len - at;
 
-        rc = read_line(c, path, number, text + at, line, err);
+        rc = read_line(c, &seen, path, number, text + at, line, err);
         at += line + 1;
     }
     free(text);
@@ -195,17 +238,20 @@ extern char **environ;
 
 static enum tr_rc read_environment(struct config *c, struct tr_err *err)
 {
+    struct seen seen = {0};
+
     for (char **e = environ; *e != NULL; e++) {
         const char *const eq = strchr(*e, '=');
         size_t len, i;
         enum tr_rc rc;
+        bool file;
 
         if (eq == NULL)
             continue;
         len = (size_t)(eq - *e);
-        i = key_index(*e, len);
+        i = key_or_file(*e, len, &file);
         if (i < KEYS) {
-            rc = set(c, i, eq + 1, strlen(eq + 1), err);
+            rc = set(c, &seen, i, file, eq + 1, strlen(eq + 1), err);
             if (rc != TR_OK)
                 return rc;
         } else if (len > 7 && len < 64 && memcmp(*e, "TROUPE_", 7) == 0 && memcmp(*e, "TROUPE_TEST_", 12) != 0 &&
@@ -215,6 +261,42 @@ static enum tr_rc read_environment(struct config *c, struct tr_err *err)
         }
     }
     return TR_OK;
+}
+
+/* The value that a KEY_FILE names: the file's one line, without its end.  The error never shows what is in it. */
+static enum tr_rc read_secret(struct config *c, size_t i, struct tr_err *err)
+{
+    const char *const name = keys[i].name, *const path = c->file[i];
+    FILE *const f = fopen(path, "re");
+    char *const text = malloc(SECRET_FILE_MAX + 1);
+    size_t len = 0;
+    int failed = f == NULL ? errno : 0;
+    enum tr_rc rc = TR_OK;
+
+    if (f != NULL && text != NULL) {
+        len = fread(text, 1, SECRET_FILE_MAX + 1, f);
+        failed = ferror(f) != 0 ? errno : 0;
+    }
+    while (len > 0 && len <= SECRET_FILE_MAX && (text[len - 1] == '\n' || text[len - 1] == '\r'))
+        len--;
+    if (text == NULL)
+        rc = tr_fail(err, TR_NOMEM, "configuration");
+    else if (failed != 0)
+        rc = tr_fail(err, TR_INVALID, "%s_FILE: %s: %s", name, path, strerror(failed));
+    else if (len > SECRET_FILE_MAX)
+        rc = tr_fail(err, TR_INVALID, "%s_FILE: %s: larger than %d bytes", name, path, SECRET_FILE_MAX);
+    else if (memchr(text, '\0', len) != NULL || memchr(text, '\n', len) != NULL)
+        rc = tr_fail(err, TR_INVALID, "%s_FILE: %s: more than one line, or no text", name, path);
+    else
+        c->value[i] = strndup(text, len);
+    if (rc == TR_OK && c->value[i] == NULL)
+        rc = tr_fail(err, TR_NOMEM, "configuration");
+    if (text != NULL)
+        explicit_bzero(text, SECRET_FILE_MAX + 1);
+    free(text);
+    if (f != NULL)
+        fclose(f);
+    return rc;
 }
 
 enum tr_rc config_load(const char *path, struct config **ret_config, struct tr_err *err)
@@ -227,6 +309,9 @@ enum tr_rc config_load(const char *path, struct config **ret_config, struct tr_e
     rc = read_file(c, path, err);
     if (rc == TR_OK)
         rc = read_environment(c, err);
+    for (size_t i = 0; i < KEYS && rc == TR_OK; i++)
+        if (c->file[i] != NULL)
+            rc = read_secret(c, i, err);
     if (rc == TR_OK) {
         *ret_config = c;
         c = NULL;
@@ -239,8 +324,10 @@ void config_free(struct config *config)
 {
     if (config == NULL)
         return;
-    for (size_t i = 0; i < KEYS; i++)
+    for (size_t i = 0; i < KEYS; i++) {
         free(config->value[i]);
+        free(config->file[i]);
+    }
     free(config);
 }
 
@@ -286,7 +373,9 @@ void config_print_example(void *file)
     FILE *const f = file;
 
     fputs(
-        "# Every key of Troupe with its default. Copy to .env and change what you need; a variable that is set wins.\n",
+        "# Every key of Troupe with its default. Copy to .env and change what you need; a variable that is set wins.\n"
+        "# Any key may be given as KEY_FILE: the value is then the one line of the file of that name, for secrets that "
+        "are mounted as files.\n",
         f);
     for (size_t i = 0; i < KEYS; i++)
         fprintf(f, "\n# %s\n#%s=%s\n", keys[i].comment, keys[i].name, keys[i].value);

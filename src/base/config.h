@@ -1,7 +1,8 @@
 /*
  * config - the keys of the environment and of `.env` in the working directory (contract 4); a variable that is set
- * wins over the file.  The table of keys, with defaults and a comment each, is in config.c: `.env.example` is printed
- * from it, and a key that starts with TROUPE_ and is not in it is an error that names the nearest one.
+ * wins over the file.  Any KEY may be given as KEY_FILE instead: its value is then the one line of the file of that
+ * name, read once here.  The table of keys, with defaults and a comment each, is in config.c: `.env.example` is
+ * printed from it, and a key that starts with TROUPE_ and is not in it is an error that names the nearest one.
  */
 #ifndef BASE_CONFIG_H
 #define BASE_CONFIG_H
@@ -10,7 +11,7 @@
 
 struct config;
 
-/* Read `.env` (if there is one at `path`) and the environment.  TR_INVALID names file, line and key. */
+/* Read `.env` (if there is one at `path`), the environment, and what KEY_FILEs name.  TR_INVALID names file, line and key. */
 enum tr_rc config_load(const char *path, struct config **ret_config, struct tr_err *err) TR_MUST_CHECK;
 void config_free(struct config *config);
 

@@ -3,6 +3,7 @@
 
 #include "base/loop.h"
 
+#include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,9 +11,9 @@
 #include <unistd.h>
 
 /* Upper bounds in microseconds: 1 ms to 5 minutes. */
-static const uint64_t bounds[METRIC_BUCKETS] = {1000,     2000,     5000,      10000,    25000,   50000,
-                                                100000,   250000,   500000,    1000000,  2500000, 10000000,
-                                                30000000, 60000000, 120000000, 300000000};
+static const uint64_t bounds[METRIC_BUCKETS] = {1000,     2000,     5000,     10000,     25000,    50000,
+                                                100000,   250000,   500000,   1000000,   2500000,  5000000,
+                                                10000000, 30000000, 60000000, 120000000, 300000000};
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct metric *first; /* guarded by lock; metrics of one name stand together */
 
@@ -35,6 +36,11 @@ static void metric_register(struct metric *m)
             *at = m;
     }
     pthread_mutex_unlock(&lock);
+}
+
+void metric_show(struct metric *m)
+{
+    metric_register(m);
 }
 
 void metric_add(struct metric *m, uint64_t n)
@@ -80,9 +86,54 @@ static void render_histogram(struct buf *out, struct metric *m)
                (unsigned long long)atomic_load_explicit(&m->value, memory_order_relaxed));
 }
 
+/* A figure of the process itself, under the names that Prometheus' client libraries use. */
+static void render_one(struct buf *out, const char *name, const char *kind, const char *help, double value)
+{
+    buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n%s %.15g\n", name, help, name, kind, name, value);
+}
+
+/* How long ago the process was started. */
+static uint64_t process_age_ms(void)
+{
+    unsigned long long start_ticks = 0;
+    double up = 0;
+    FILE *f = fopen("/proc/uptime", "re");
+
+    if (f != NULL) {
+        if (fscanf(f, "%lf", &up) != 1)
+            up = 0;
+        fclose(f);
+    }
+    f = fopen("/proc/self/stat", "re");
+    if (f != NULL) { /* "pid (name) state ppid …": the 22nd is the start; our name has no space in it */
+        if (fscanf(f, "%*d %*s %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+                   &start_ticks) != 1)
+            start_ticks = 0;
+        fclose(f);
+    }
+    up -= (double)start_ticks / (double)sysconf(_SC_CLK_TCK);
+    return up > 0 ? (uint64_t)(up * 1000) : 0;
+}
+
+static double open_files(void)
+{
+    DIR *const d = opendir("/proc/self/fd");
+    double n = 0;
+
+    if (d == NULL)
+        return 0;
+    while (readdir(d) != NULL)
+        n++;
+    closedir(d);
+    return n - 3; /* ".", ".." and the folder itself */
+}
+
 static void render_process(struct buf *out)
 {
+    static atomic_uint_fast64_t started_ms;
+    uint64_t none = 0;
     struct rusage ru;
+    struct rlimit files = {0};
     unsigned long pages = 0;
     FILE *f = fopen("/proc/self/statm", "re");
 
@@ -92,14 +143,19 @@ static void render_process(struct buf *out)
         fclose(f);
     }
     getrusage(RUSAGE_SELF, &ru);
-    buf_printf(out,
-               "# HELP process_cpu_seconds_total User and system CPU time.\n# TYPE process_cpu_seconds_total counter\n"
-               "process_cpu_seconds_total %.3f\n"
-               "# HELP process_resident_memory_bytes Resident memory.\n# TYPE process_resident_memory_bytes gauge\n"
-               "process_resident_memory_bytes %llu\n",
+    getrlimit(RLIMIT_NOFILE, &files);
+    atomic_compare_exchange_strong(&started_ms, &none, wall_ms() - process_age_ms());
+    render_one(out, "process_cpu_seconds_total", "counter", "User and system CPU time.",
                (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) +
-                   (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6,
-               (unsigned long long)pages * (unsigned long long)sysconf(_SC_PAGESIZE));
+                   (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6);
+    render_one(out, "process_resident_memory_bytes", "gauge", "Resident memory.",
+               (double)pages * (double)sysconf(_SC_PAGESIZE));
+    render_one(out, "process_open_fds", "gauge", "Open files.", open_files());
+    render_one(out, "process_max_fds", "gauge", "Open files allowed.", (double)files.rlim_cur);
+    render_one(out, "process_start_time_seconds", "gauge", "When the process started, since 1970.",
+               (double)atomic_load(&started_ms) / 1000);
+    buf_printf(out, "# HELP troupe_build_info The version of this program.\n# TYPE troupe_build_info gauge\n"
+                    "troupe_build_info{version=\"" TROUPE_VERSION "\"} 1\n");
 }
 
 void metrics_render(struct buf *out)

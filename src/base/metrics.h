@@ -1,6 +1,8 @@
 /*
  * metrics - counters, gauges and histograms in Prometheus' text format.
- * A metric is a static struct that registers itself at first use.  Threads: any (atomics).
+ * A metric is a static struct that registers itself at first use, or by metric_show() so that it stands there as 0
+ * from the start.  Threads: any (atomics).
+ * Names: troupe_<noun>_<unit>, seconds and bytes; counters end in _total.  docs/operations.md tells what to watch.
  */
 #ifndef BASE_METRICS_H
 #define BASE_METRICS_H
@@ -10,7 +12,7 @@
 #include <stdatomic.h>
 
 enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
-#define METRIC_BUCKETS 16
+#define METRIC_BUCKETS 17
 
 struct metric {
     enum metric_kind kind;
@@ -29,6 +31,7 @@ struct metric {
         .kind = (k), .name = (n), .labels = (l), .help = (h)                                                           \
     }
 
+void metric_show(struct metric *m);                    /* also while nothing was counted */
 void metric_add(struct metric *m, uint64_t n);         /* counter */
 void metric_set(struct metric *m, uint64_t v);         /* gauge */
 void metric_observe_us(struct metric *m, uint64_t us); /* histogram, in microseconds; shown in seconds */

@@ -11,6 +11,7 @@
 #include "command/boot.h"
 #include "command/command.h"
 #include "command/shipped.h"
+#include "role/common/monitor.h"
 #include "role/gateway/gateway.h"
 #include "role/inference/inference.h"
 #include "role/notifier/notifier.h"
@@ -54,6 +55,7 @@ static const struct role {
 struct run {
     const struct role *role;
     struct wiring wiring;
+    struct monitor *monitor;
     struct gateway *gateway;
     struct preprocess *preprocess;
     struct inference *inference[CHARACTERS_MAX];
@@ -61,9 +63,9 @@ struct run {
     size_t inferences, inferences_left;
     struct notifier *notifier;
     uv_signal_t term, interrupt;
-    bool signals, draining;
+    bool signals, draining, troubled;
     uint64_t drain_seconds;
-    struct loop_timer *drain_limit;
+    struct loop_timer *drain_limit, *trouble;
 };
 
 static enum tr_rc start_roles(struct run *u, struct tr_err *err)
@@ -141,6 +143,18 @@ static void on_drain_limit(void *ctx)
     loop_stop(u->wiring.loop);
 }
 
+static void drain(struct run *u)
+{
+    u->draining = true;
+    monitor_serving(u->monitor, false);
+    if (timer_start(u->wiring.loop, u->drain_seconds * 1000 + 1000, 0, on_drain_limit, u, &u->drain_limit) != TR_OK)
+        u->drain_limit = NULL;
+    if (u->gateway != NULL)
+        gateway_drain(u->gateway, on_gateway_drained, u);
+    else
+        on_gateway_drained(u);
+}
+
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct run *u = handle->data;
@@ -150,14 +164,26 @@ static void on_signal(uv_signal_t *handle, int number)
         loop_stop(u->wiring.loop);
         return;
     }
-    u->draining = true;
     log_event(LOG_INFO, "run.drain", "role=%s signal=%d", u->role->name, number);
-    if (timer_start(u->wiring.loop, u->drain_seconds * 1000 + 1000, 0, on_drain_limit, u, &u->drain_limit) != TR_OK)
-        u->drain_limit = NULL;
-    if (u->gateway != NULL)
-        gateway_drain(u->gateway, on_gateway_drained, u);
-    else
-        on_gateway_drained(u);
+    drain(u);
+}
+
+/* A worker in trouble leaves, and its supervisor starts it anew (contract 3.5). */
+static void on_trouble(void *ctx, const char *why)
+{
+    struct run *u = ctx;
+
+    (void)why; /* it was logged */
+    u->troubled = true;
+    timer_again(u->trouble, 0); /* not from within what found it */
+}
+
+static void on_trouble_timer(void *ctx)
+{
+    struct run *u = ctx;
+
+    if (u->troubled && !u->draining)
+        drain(u);
 }
 
 static void start_signals(struct run *u)
@@ -175,6 +201,7 @@ static void start_signals(struct run *u)
 static void run_release(struct run *u)
 {
     timer_stop(u->drain_limit);
+    timer_stop(u->trouble);
     if (u->signals) {
         uv_close((uv_handle_t *)&u->term, NULL);
         uv_close((uv_handle_t *)&u->interrupt, NULL);
@@ -184,6 +211,7 @@ static void run_release(struct run *u)
     for (size_t i = 0; i < u->inferences; i++)
         inference_free(u->inference[i]);
     notifier_free(u->notifier);
+    monitor_free(u->monitor);
     wiring_release(&u->wiring);
 }
 
@@ -217,8 +245,13 @@ static void tell_ready(const struct run *u)
 static enum tr_rc run(struct run *u, struct tr_err *err)
 {
     const bool alone = u->role->mode == WIRING_ONE_PROCESS;
-    enum tr_rc rc = boot_wait(&u->wiring, 0, err);
+    enum tr_rc rc =
+        monitor_start(&u->wiring.env, u->role->name, &u->monitor, err); /* first: /readyz says who is awaited */
 
+    if (rc == TR_OK) {
+        u->wiring.env.watch = monitor_watch(u->monitor);
+        rc = boot_wait(&u->wiring, 0, err);
+    }
     if (rc == TR_OK)
         rc = boot_master_key(&u->wiring, alone, err);
     if (rc == TR_OK && alone)
@@ -228,10 +261,15 @@ static enum tr_rc run(struct run *u, struct tr_err *err)
     if (rc != TR_OK)
         return rc;
     start_signals(u);
+    monitor_serving(u->monitor, true);
+    if (!alone && timer_start(u->wiring.loop, UINT32_MAX, 0, on_trouble_timer, u, &u->trouble) == TR_OK)
+        for (size_t i = 0; i < u->inferences; i++)
+            if (u->inference[i] != NULL)
+                inference_on_trouble(u->inference[i], on_trouble, u);
     tell_ready(u);
     loop_run(u->wiring.loop);
     log_event(LOG_INFO, "run.stopped", "role=%s pid=%d", u->role->name, (int)getpid());
-    return TR_OK;
+    return u->troubled ? tr_fail(err, TR_TRANSIENT, "left because of trouble; start it anew") : TR_OK;
 }
 
 /* What follows the command's name.  EXIT_DONE: go on; else the exit status, and it was told why. */

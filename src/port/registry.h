@@ -61,7 +61,10 @@ struct registry_ops {
     enum tr_rc (*workers)(struct registry *r, const char *character, registry_workers_done *done, void *ctx,
                           struct tr_op **ret_op, struct tr_err *err);
 
-    /* A gateway is alive for ttl_ms / is gone / all of them. */
+    /*
+     * A gateway is alive for ttl_ms / is gone / all of them.  A refresh that ends with TR_NOT_FOUND has registered it, but it
+     * was not: the first time, or the record was lost, and others with it.
+     */
     enum tr_rc (*gateway_refresh)(struct registry *r, const char *gateway, uint64_t ttl_ms, registry_done *done,
                                   void *ctx, struct tr_op **ret_op, struct tr_err *err);
     enum tr_rc (*gateway_remove)(struct registry *r, const char *gateway, registry_done *done, void *ctx,

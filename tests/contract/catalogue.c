@@ -7,6 +7,8 @@
 #include <cmocka.h>
 
 #include "adapter/sqlite/catalogue.h"
+#include "domain/hrw.h"
+#include "postgres_fixture.h"
 #include "support.h"
 
 #include <signal.h>
@@ -18,12 +20,25 @@
 
 #define T0 1760000000000
 
+/* A database of its own for each path, made at the first opening, with its schema. */
+static enum tr_rc postgres_open(struct loop *loop, const char *path, struct catalogue **ret_catalogue,
+                                struct tr_err *err)
+{
+    char name[64], url[512];
+
+    snprintf(name, sizeof name, "t%016llx", (unsigned long long)hrw_hash(path, strlen(path)));
+    postgres_database(name, url, sizeof url);
+    return postgres_open_ready(loop, url, ret_catalogue, err);
+}
+
 struct adapter {
     const char *name;
+    const char *server; /* the variable with its URL; NULL: none is needed */
     enum tr_rc (*open)(struct loop *loop, const char *path, struct catalogue **ret_catalogue, struct tr_err *err);
 };
 static const struct adapter adapters[] = {
-    {"sqlite", sqlite_catalogue_open},
+    {"sqlite", NULL, sqlite_catalogue_open},
+    {"postgresql", "TROUPE_TEST_PG", postgres_open},
 };
 static const struct adapter *adapter;
 
@@ -291,6 +306,63 @@ static void test_settings_and_users(void **state)
     store_free(s);
 }
 
+struct keys {
+    struct wait w;  /* first */
+    char text[512]; /* joined by spaces */
+    size_t n;
+};
+
+static void on_keys(void *ctx, enum tr_rc rc, const char *const *keys, size_t n, const struct tr_err *err)
+{
+    struct keys *k = ctx;
+
+    wait_called(&k->w, rc, err);
+    k->n = n;
+    for (size_t i = 0; i < n; i++)
+        snprintf(k->text + strlen(k->text), sizeof k->text - strlen(k->text), "%s ", keys[i]);
+}
+
+static const char *do_settings(struct store *s, const char *prefix, struct keys *k)
+{
+    *k = (struct keys){.w.loop = s->loop};
+    assert_int_equal(wait_end(&k->w, s->c->ops->settings(s->c, prefix, on_keys, k, &k->w.op, &k->w.err)), TR_OK);
+    return k->text;
+}
+
+static enum tr_rc do_setting_remove(struct store *s, const char *key)
+{
+    struct wait w = {.loop = s->loop};
+
+    return wait_end(&w, s->c->ops->setting_remove(s->c, key, wait_done, &w, &w.op, &w.err));
+}
+
+static void test_setting_list(void **state)
+{
+    static const char *const keys[] = {"queue:b", "queue:a%", "queues", "Queue:a", "queue:", "queue:a"};
+    struct store *s = store_new("list");
+    struct answer *a = calloc(1, sizeof *a);
+    struct keys k;
+
+    (void)state;
+    assert_non_null(a);
+    assert_string_equal(do_settings(s, "queue:", &k), "");
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        assert_int_equal(do_setting_put(s, keys[i], "1", a), TR_OK);
+    assert_string_equal(do_settings(s, "queue:", &k), "queue: queue:a queue:a% queue:b ");
+    assert_string_equal(do_settings(s, "queue:a%", &k), "queue:a% ");
+    assert_string_equal(do_settings(s, "%", &k), "");
+    (void)do_settings(s, "", &k);
+    assert_int_equal(k.n, 6);
+    assert_int_equal(do_setting_remove(s, "queue:a"), TR_OK);
+    assert_int_equal(do_setting_remove(s, "queue:a"), TR_OK); /* there or not */
+    assert_string_equal(do_settings(s, "queue:", &k), "queue: queue:a% queue:b ");
+    assert_int_equal(do_setting_get(s, "queue:a", a), TR_NOT_FOUND);
+    assert_int_equal(do_setting_put(s, "queue:a", "2", a), TR_OK);
+    assert_true(a->mine);
+    free(a);
+    store_free(s);
+}
+
 /* 64 at once: one value wins, and all are told it. */
 static void test_setting_race(void **state)
 {
@@ -407,17 +479,20 @@ static void fill_the_disk(void *ctx)
 
 static void test_disk_full(void **state)
 {
-    const int status = support_child(fill_the_disk, NULL);
+    int status;
 
     (void)state;
+    if (adapter->server != NULL)
+        skip(); /* its disk is the server's affair */
+    status = support_child(fill_the_disk, NULL);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_characters),   cmocka_unit_test(test_settings_and_users),
-    cmocka_unit_test(test_setting_race), cmocka_unit_test(test_cancel_and_close),
-    cmocka_unit_test(test_killed),       cmocka_unit_test(test_disk_full),
+    cmocka_unit_test(test_characters),   cmocka_unit_test(test_settings_and_users), cmocka_unit_test(test_setting_list),
+    cmocka_unit_test(test_setting_race), cmocka_unit_test(test_cancel_and_close),   cmocka_unit_test(test_killed),
+    cmocka_unit_test(test_disk_full),
 };
 
 int main(void)
@@ -426,6 +501,8 @@ int main(void)
 
     for (size_t i = 0; i < sizeof adapters / sizeof *adapters; i++) {
         adapter = &adapters[i];
+        if (adapter->server == NULL ? support_real() : support_server(adapter->server) == NULL)
+            continue;
         failed += _cmocka_run_group_tests(adapter->name, tests, sizeof tests / sizeof *tests, NULL, NULL);
     }
     return failed != 0;

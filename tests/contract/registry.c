@@ -245,13 +245,15 @@ static void gateway_life(void **state)
 
     (void)state;
     assert_int_equal(gateways(&g), 0);
-    assert_int_equal(gateway_in("gateway.1", 5000), TR_OK);
-    assert_int_equal(gateway_in("gateway.2", 100), TR_OK);
+    assert_int_equal(gateway_in("gateway.1", 5000), TR_NOT_FOUND); /* it was not, and is now */
+    assert_int_equal(gateway_in("gateway.2", 100), TR_NOT_FOUND);
     assert_int_equal(gateway_in("gateway.1", 5000), TR_OK);
     assert_int_equal(gateways(&g), 2);
     support_for(loop, 150);
     assert_int_equal(gateways(&g), 1);
     assert_string_equal(g.name[0], "gateway.1");
+    assert_int_equal(gateway_in("gateway.2", 100), TR_NOT_FOUND); /* its record had ended */
+    support_for(loop, 150);
     g = (struct got)GOT;
     assert_int_equal(CALL(g, gateway_remove, "gateway.1", wait_done), TR_OK);
     assert_int_equal(gateways(&g), 0);
@@ -372,6 +374,35 @@ static void worker_wishes(void **state)
         assert_true(g.worker[i].age_ms >= 55 && g.worker[i].age_ms < 5000);
 }
 
+/* Two that wish the same at once: one has it, the other the lowest free one; none has two. */
+static void worker_wishes_meet(void **state)
+{
+    struct registry_worker w[8];
+    struct got g[8];
+    uint32_t seen = 0;
+
+    (void)state;
+    for (size_t i = 0; i < 8; i++) {
+        const char id[] = {(char)('a' + i), '\0'};
+
+        w[i] = worker("any", id);
+        w[i].number = 5;
+        g[i] = (struct got)GOT;
+        wait_started(&g[i].w, reg->ops->worker_register(reg, &w[i], 5000, on_number, &g[i], &g[i].w.op, &g[i].w.err));
+    }
+    for (size_t i = 0; i < 8; i++) {
+        support_count(loop, &g[i].w.calls, 1);
+        assert_int_equal(g[i].w.rc, TR_OK);
+        assert_in_range(g[i].number, 1, 8);
+        seen |= 1u << g[i].number;
+    }
+    assert_int_equal(seen, 0x1fe); /* 1 … 8, each once */
+    assert_int_equal(g[0].number, 5);
+    w[1].number = 7;
+    assert_int_equal(worker_in(&w[1], 5000), g[1].number); /* its own stands, whatever it wishes now */
+    assert_int_equal(workers_of("any", NULL), 8);
+}
+
 /* What is kept is bounded: of 128 MiB the newest are there, the oldest are not. */
 static void context_bound(void **state)
 {
@@ -398,6 +429,31 @@ static void context_bound(void **state)
     free(bytes);
 }
 
+/* REGISTRY_GATEWAYS_MAX at once, those that are there may stay, and one that ended makes room. */
+static void gateways_bound(void **state)
+{
+    struct got g;
+    char name[32];
+
+    (void)state;
+    for (int i = 0; i < REGISTRY_GATEWAYS_MAX; i++) {
+        snprintf(name, sizeof name, "gateway.%d", i);
+        assert_int_equal(gateway_in(name, 5000), TR_NOT_FOUND); /* it was not, and is now */
+        assert_int_equal(conn(1, name, i == 3 ? 300 : 5000), TR_OK);
+    }
+    assert_int_equal(gateways(&g), REGISTRY_GATEWAYS_MAX);
+    assert_int_equal(conns(1, &g), REGISTRY_GATEWAYS_MAX);
+    assert_int_equal(gateway_in("gateway.x", 5000), TR_BUSY);
+    assert_int_equal(conn(1, "gateway.x", 5000), TR_BUSY);
+    assert_int_equal(gateway_in("gateway.0", 5000), TR_OK);
+    assert_int_equal(conn(1, "gateway.0", 5000), TR_OK);
+    g = (struct got)GOT;
+    assert_int_equal(CALL(g, gateway_remove, "gateway.1", wait_done), TR_OK);
+    assert_int_equal(gateway_in("gateway.x", 5000), TR_NOT_FOUND);
+    support_for(loop, 350);
+    assert_int_equal(conn(1, "gateway.x", 5000), TR_OK);
+}
+
 static uint64_t rate(const char *key, uint32_t per_minute)
 {
     struct got g = GOT;
@@ -420,6 +476,18 @@ static void rates(void **state)
         assert_int_equal(rate("user:c", 0), 0); /* off */
     support_for(loop, 1100);
     assert_int_equal(rate("user:a", 60), 0);
+}
+
+/* One that is too long is refused, not cut: cut, it would be another's. */
+static void long_rate_key(void **state)
+{
+    struct got g = GOT;
+    char key[302];
+
+    (void)state;
+    memset(key, 'k', sizeof key - 1);
+    key[sizeof key - 1] = '\0';
+    assert_int_equal(CALL(g, rate_take, key, 60, on_rate), TR_INVALID);
 }
 
 static void cancel_and_close(void **state)
@@ -483,12 +551,15 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(worker_numbers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(worker_wishes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(worker_wishes_meet, set_up, tear_down),
         cmocka_unit_test_setup_teardown(worker_ttl, set_up, tear_down),
         cmocka_unit_test_setup_teardown(gateway_life, set_up, tear_down),
         cmocka_unit_test_setup_teardown(connections, set_up, tear_down),
         cmocka_unit_test_setup_teardown(context, set_up, tear_down),
         cmocka_unit_test_setup_teardown(context_bound, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(gateways_bound, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rates, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(long_rate_key, set_up, tear_down),
         cmocka_unit_test_setup_teardown(cancel_and_close, set_up, tear_down),
         cmocka_unit_test_setup_teardown(ten_thousand_chats, set_up, tear_down),
     };

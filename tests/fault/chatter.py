@@ -66,6 +66,7 @@ class Chatter:
         self.goal = None          # asyncio.Event: no new messages
         self.outbox = []          # (client id, text) not yet accepted
         self.unanswered = set()
+        self.refused = []         # codes of refusals
 
     def on_event(self, frame):
         l = self.ledger
@@ -141,6 +142,9 @@ class Chatter:
             except Refused as e:
                 if e.code not in ("overloaded", "internal"):
                     raise
+                self.refused.append(e.code)
+                if self.ledger is not None:
+                    self.ledger.refused = True
                 await asyncio.sleep((e.frame.get("retry_after_ms") or 200) / 1000)
             except CUT:
                 await asyncio.sleep(self.rng.uniform(0.02, 0.2))

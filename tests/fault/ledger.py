@@ -18,6 +18,7 @@ class Ledger:
     streams: dict = field(default_factory=dict)    # (connection, turn, variant) -> held bytes
     gaps: list = field(default_factory=list)       # (connection, turn, offset, held)
     wrong_streams: list = field(default_factory=list)
+    refused: bool = False                          # a message was refused (and sent again later, behind others)
     listing: list = field(default_factory=list)    # the turns as the history has them at the end
 
     def opened(self, conn, frame):
@@ -83,10 +84,11 @@ def check(ledgers):
                 if (conn, turn, variant) in events:
                     found["doubled"].append((l.chat, turn, "two reply events on one connection"))
                 events.add((conn, turn, variant))
-        # order: turns increase in the order of sending; replies on a connection come in the order of turns
-        turns = [l.accepted[cid] for cid, _ in l.sent if cid in l.accepted]
+        # order: turns increase in the order of sending (where none was refused; else of acceptance); replies on a connection come in the order of turns
+        order = l.accepted if l.refused else [cid for cid, _ in l.sent if cid in l.accepted]
+        turns = [l.accepted[cid] for cid in order]
         if turns != sorted(turns):
-            found["disorder"].append((l.chat, None, "turns are not in the order of sending"))
+            found["disorder"].append((l.chat, None, "turns are not in the order of %s" % ("acceptance" if l.refused else "sending")))
         last = {}
         for conn, turn, _, _, _, how in l.replies:
             if turn < last.get(conn, ""):

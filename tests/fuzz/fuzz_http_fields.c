@@ -4,8 +4,8 @@
  */
 #include "fuzz.h"
 
-#include "role/gateway/address.h"
-#include "role/gateway/http_parse.h"
+#include "role/common/address.h"
+#include "role/common/http_parse.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -32,7 +32,10 @@ print(" ".join(found))
 PY
 }
 
-running() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
+running() {
+    local pid
+    pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null
+}
 
 # wait_for SECONDS WHAT COMMAND...: until the command succeeds.
 wait_for() {
@@ -51,13 +54,15 @@ each_node() {
 }
 signal_nodes() { # SIGNAL DIR [NODE]
     local f
-    for f in $(each_node "$2" "${3:-}"); do running "$f" && kill -"$1" "$(cat "$f")" || true; done
+    for f in $(each_node "$2" "${3:-}"); do
+        if running "$f"; then kill -"$1" "$(cat "$f")" 2>/dev/null || true; fi
+    done
 }
 await_end() { # DIR [NODE]
     local f n
     for f in $(each_node "$1" "${2:-}"); do
         for n in $(seq 600); do running "$f" || break; sleep 0.05; done
-        if running "$f"; then kill -KILL "$(cat "$f")"; sleep 0.2; fi
+        if running "$f"; then kill -KILL "$(cat "$f")" 2>/dev/null || true; sleep 0.2; fi
         rm -f "$f"
     done
 }

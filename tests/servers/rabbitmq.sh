@@ -11,7 +11,7 @@ install_it() { [ -x $bin/rabbitmq-server ] || fail "Debian's rabbitmq-server is 
 node_env() { # DIR NODE
     local dir=$1 n=$2 ports
     read -ra ports <"$dir/ports"
-    export HOME=$dir/home ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT=${ports[0]} RABBITMQ_CONF_ENV_FILE=/dev/null
+    export HOME=$dir/erlang ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT=${ports[0]} RABBITMQ_CONF_ENV_FILE=/dev/null
     export RABBITMQ_NODENAME=troupe$n-${ports[0]}@localhost RABBITMQ_DIST_PORT=${ports[2 * n]}
     export RABBITMQ_MNESIA_BASE=$dir/n$n/mnesia RABBITMQ_LOG_BASE=$dir/n$n/log RABBITMQ_PID_FILE=$dir/$n.pid
     export RABBITMQ_ENABLED_PLUGINS_FILE=$dir/plugins RABBITMQ_CONFIG_FILE=$dir/n$n/rabbitmq.conf
@@ -22,10 +22,10 @@ node_env() { # DIR NODE
 
 make_dir() { # DIR NODES
     local dir=$1 n
-    mkdir -p "$dir/home"
+    mkdir -p "$dir/erlang"
     free_ports $((1 + 2 * $2)) >"$dir/ports"
-    head -c 15 /dev/urandom | base64 | tr -d '/+=' >"$dir/home/.erlang.cookie"
-    chmod 400 "$dir/home/.erlang.cookie"
+    head -c 15 /dev/urandom | base64 | tr -d '/+=' >"$dir"/erlang/.erlang.cookie
+    chmod 400 "$dir"/erlang/.erlang.cookie
     echo "[]." >"$dir/plugins"
     for n in $(seq "$2"); do
         node_env "$dir" "$n"
@@ -94,7 +94,8 @@ end_epmd() { # DIR
     local port pid
     read -r port _ <"$1/ports"
     for pid in $(pgrep -x epmd || true); do
-        if tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -qx "ERL_EPMD_PORT=$port"; then kill "$pid" || true; fi
+        # it may be gone by now
+        if { tr '\0' '\n' <"/proc/$pid/environ" | grep -qx "ERL_EPMD_PORT=$port"; } 2>/dev/null; then kill "$pid" 2>/dev/null || true; fi
     done
 }
 

@@ -18,7 +18,7 @@
 #define ANSWERS 64
 
 static struct metric reconnections =
-    METRIC(METRIC_COUNTER, "troupe_reconnections_total", "service=\"cassandra\"", "Lost connections that came back.");
+    METRIC(METRIC_COUNTER, "troupe_reconnections_total", "service=\"history\"", "Lost connections that came back.");
 
 struct history_poll {
     uv_poll_t uv; /* first */

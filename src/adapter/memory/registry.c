@@ -222,7 +222,7 @@ static enum tr_rc gateway_refresh(struct registry *reg, const char *gateway, uin
 {
     const enum tr_rc rc = mr_gateway_refresh(self(reg), gateway, ttl_ms, err);
 
-    return rc == TR_OK ? op_write(self(reg), TR_OK, done, ctx, ret_op, err) : rc;
+    return rc == TR_OK || rc == TR_NOT_FOUND ? op_write(self(reg), rc, done, ctx, ret_op, err) : rc;
 }
 
 static enum tr_rc gateway_remove(struct registry *reg, const char *gateway, registry_done *done, void *ctx,

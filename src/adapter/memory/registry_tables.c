@@ -195,12 +195,14 @@ enum tr_rc mr_gateway_refresh(struct memory_registry *r, const char *name, uint6
 {
     struct tr_err own;
     struct mr_gateway *g = gateway_get(r, name, err != NULL ? err : &own);
+    bool known;
 
     if (g == NULL)
         return err != NULL ? err->rc : own.rc;
+    known = g->expires_ms > now_ms(r);
     g->expires_ms = now_ms(r) + ttl_ms;
     g->removed = false;
-    return TR_OK;
+    return known ? TR_OK : TR_NOT_FOUND;
 }
 
 void mr_gateway_remove(struct memory_registry *r, const char *name)

@@ -2,9 +2,9 @@
  * connect - connecting, and declaring and subscribing again what was there before.
  *
  * Trap: a quorum queue that was declared less than about a second before a kill -9 of a single broker may never come back
- * (seen with RabbitMQ 3.10.8).  Declaring it again fails then with "down" or a timeout, for good.  After
- * BROKEN_AFTER such failures in a row it is deleted and declared anew: what is in it can't be had either way, and its
- * messages are calls to work that the history knows how to make again.
+ * (seen with RabbitMQ 3.10.8): declaring it again fails then for good.  So new workers get no chats for 12 s where there are
+ * older ones (role/preprocess/router.c); a queue that is lost all the same is told by every declaration's warning, and is
+ * mended by `rabbitmqctl delete_queue`: its messages are calls to work that the history knows how to make again.
  */
 #include "adapter/rabbitmq/impl.h"
 #include "base/log.h"

@@ -1,8 +1,9 @@
 /*
  * impl - what the files of the Redis registry share; nobody else includes it.
- *   registry.c  the port's side: each operation's command and what its answer means
+ *   registry.c  the port's side: each operation's command
  *   op.c        operations: waiting for a connection, deadlines, cancellation, the one callback
  *   link.c      the connection: resolving, connecting, logging in, loading the scripts, losing it
+ *   reply.c     what an answer means
  *   scripts.c   the scripts, each one atomic step
  *   record.c    a worker's record as text
  */
@@ -19,6 +20,7 @@
 #define RR_ARGS_MAX 12
 #define RR_OPS_MAX 65536 /* operations under way; past it a start says TR_BUSY */
 #define RR_TIMEOUT_MS 2000
+#define RR_STUCK_MS 6000 /* sent, and no answer at all for so long: the connection is given up */
 #define RR_KEY_MAX 224
 
 enum rr_script {
@@ -47,6 +49,7 @@ struct rr_op {
     struct rr_op *older, *younger;       /* all that are not answered, by deadline */
     struct rr_op *next_line, *prev_line; /* not sent yet */
     bool in_line, sent, answered, cancelled, write;
+    bool whole; /* sent with its whole script: once */
     uint64_t deadline_ms;
     enum rr_script script; /* RR_SCRIPTS: a plain command */
     int argc;
@@ -85,6 +88,7 @@ struct redis_registry {
     unsigned db;
     struct rr_op *oldest, *youngest; /* not answered */
     size_t ops_n;
+    size_t awaited; /* sent, whose reply is still to come; those that nobody waits for any more among them */
     struct rr_op *line, *line_last; /* waiting for the connection */
     struct loop_timer *tick;        /* deadlines, and trying again */
     struct loop_call cancels;
@@ -92,8 +96,8 @@ struct redis_registry {
 
     enum rr_link link;
     redisAsyncContext *ac;
-    struct rr_resolve *resolving;
-    uint64_t retry_ms, pause_ms, began_ms;
+    struct resolve *resolving;
+    uint64_t retry_ms, pause_ms, began_ms, heard_ms;
     unsigned greetings; /* answers to the greeting that are still to come */
     bool ever;
     enum tr_rc trouble; /* why it is not up; TR_OK: not known yet */
@@ -120,12 +124,18 @@ void rr_on_tick(void *ctx);
 /* ---- link.c ---- */
 void rr_link_tick(struct redis_registry *r, uint64_t now_ms);
 void rr_link_close(struct redis_registry *r);
-/* What an error reply means.  `down`: the connection is of no use any more. */
+/* What an error reply means.  Nothing that was sent is repeated in err. */
 enum tr_rc rr_error(const char *text, struct tr_err *err);
 /* A readable "host:port". */
 const char *rr_where(const struct redis_registry *r, char out[96]);
 
+/* ---- reply.c: each what one kind of answer means, into op's result ---- */
+rr_read rr_read_nothing, rr_read_number, rr_read_register, rr_read_refresh, rr_read_workers, rr_read_put,
+    rr_read_put_known, rr_read_names, rr_read_context, rr_read_server;
+
 /* ---- record.c ---- */
+/* Decimal digits alone, up to UINT32_MAX. */
+bool rr_number(const char *value, size_t len, uint32_t *ret_number) TR_MUST_CHECK;
 /* "id=…\nqueue=…\n…" into `out`. */
 void rr_record_print(const struct registry_worker *w, struct buf *out);
 /* TR_INVALID: not a worker's record.  Unknown fields are skipped: a newer version wrote them. */

@@ -5,12 +5,13 @@
  *   RESOLVING  -> CONNECTING  on_resolved    an address; no name is looked up on the loop
  *   CONNECTING -> GREETING    on_connect     AUTH, SELECT, the scripts are loaded
  *   GREETING   -> UP          on_greeting    all answered; what waited in line is sent
- *   any        -> DOWN        link_down      an error, no answer for STUCK_MS, the server went; tried again after a pause
+ *   any        -> DOWN        link_down      an error, no answer for RR_STUCK_MS, the server went; tried again after a pause
  */
 #include "adapter/redis/impl.h"
 
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/resolve.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -22,7 +23,6 @@
 #define PAUSE_FIRST_MS 50
 #define PAUSE_MAX_MS 1000
 #define CONNECT_MS 3000
-#define STUCK_MS 6000
 
 static struct metric reconnections = METRIC(METRIC_COUNTER, "troupe_reconnections_total", "service=\"registry\"",
                                             "Connections made anew after the first one.");
@@ -111,11 +111,6 @@ static bool attach(struct redis_registry *r, redisAsyncContext *ac)
     return true;
 }
 
-struct rr_resolve {
-    uv_getaddrinfo_t req;     /* first */
-    struct redis_registry *r; /* NULL: it is closed */
-};
-
 const char *rr_where(const struct redis_registry *r, char out[96])
 {
     snprintf(out, 96, "%.80s:%u", r->url.host[0].name, (unsigned)r->url.host[0].port);
@@ -136,6 +131,8 @@ enum tr_rc rr_error(const char *text, struct tr_err *err)
         enum tr_rc rc;
         const char *says;
     } known[] = {
+        {"NOSCRIPT", TR_TRANSIENT, "Redis has lost a script"},
+        {"ERR max number of clients", TR_TRANSIENT, "Redis has too many clients: raise maxclients"},
         {"LOADING", TR_TRANSIENT, "Redis is reading its data from the disk"},
         {"BUSY", TR_TRANSIENT, "Redis is busy with a script"},
         {"OOM", TR_BUSY, "Redis is out of memory: raise maxmemory, or choose an eviction policy (volatile-lru)"},
@@ -151,10 +148,18 @@ enum tr_rc rr_error(const char *text, struct tr_err *err)
         {"NOPERM", TR_INVALID, "the Redis user may not use the commands or keys that Troupe needs"},
     };
 
+    const char *inner;
+
+    /* before Redis 7 a script's own error stands inside of another one */
+    if (strncmp(text, "ERR Error running script", 24) == 0 && (inner = strstr(text, ": -")) != NULL)
+        text = inner + 3;
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strncmp(text, known[i].begins, strlen(known[i].begins)) == 0)
             return tr_fail(err, known[i].rc, "%s", known[i].says);
-    return tr_fail(err, TR_INVALID, "Redis: %.100s", text);
+    /* "… with args beginning with: …" would repeat what was sent: a password, a chat's bytes */
+    inner = strstr(text, ", with args");
+    return tr_fail(err, TR_INVALID, "Redis: %.*s", inner != NULL && inner - text < 100 ? (int)(inner - text) : 100,
+                   text);
 }
 
 static void later(struct redis_registry *r)
@@ -170,6 +175,7 @@ static void link_down(struct redis_registry *r)
 {
     r->ac = NULL;
     r->link = RR_DOWN;
+    r->awaited = 0;
     if (r->closing)
         return;
     later(r);
@@ -185,6 +191,7 @@ static void drop(struct redis_registry *r)
         return;
     ac->data = NULL;
     r->ac = NULL;
+    r->link = RR_DOWN; /* before the callbacks of what was sent, which may start others */
     redisAsyncFree(ac);
     link_down(r);
 }
@@ -195,7 +202,7 @@ static void on_disconnect(const redisAsyncContext *ac, int status)
 
     if (r == NULL)
         return;
-    if (status != REDIS_OK && r->link == RR_UP)
+    if (status != REDIS_OK && r->link != RR_DOWN) /* DOWN: told in on_greeting() */
         trouble(r, TR_TRANSIENT, ac->errstr);
     log_event(LOG_DEBUG, "redis.lost", "cause=%Q", ac->errstr != NULL ? ac->errstr : "");
     link_down(r);
@@ -295,44 +302,25 @@ static void connect_to(struct redis_registry *r, const char *address)
     }
 }
 
-static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *found)
+static void on_resolved(void *ctx, const char *address, const char *why)
 {
-    struct rr_resolve *const job = (struct rr_resolve *)req;
-    struct redis_registry *const r = job->r;
-    char address[64] = "";
+    struct redis_registry *const r = ctx;
 
-    if (r != NULL) {
-        r->resolving = NULL;
-        if (status == 0 && found->ai_family == AF_INET)
-            uv_ip4_name((const struct sockaddr_in *)found->ai_addr, address, sizeof address);
-        else if (status == 0 && found->ai_family == AF_INET6)
-            uv_ip6_name((const struct sockaddr_in6 *)found->ai_addr, address, sizeof address);
-        if (address[0] != '\0') {
-            connect_to(r, address);
-        } else {
-            trouble(r, TR_TRANSIENT, status != 0 ? uv_strerror(status) : "no address");
-            link_down(r);
-        }
+    r->resolving = NULL;
+    if (address != NULL) {
+        connect_to(r, address);
+        return;
     }
-    uv_freeaddrinfo(found);
-    free(job);
+    trouble(r, TR_TRANSIENT, why);
+    link_down(r);
 }
 
 static void begin(struct redis_registry *r)
 {
-    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-    struct rr_resolve *const job = calloc(1, sizeof *job);
-
     r->began_ms = loop_now_ms(r->loop);
     r->link = RR_RESOLVING;
-    if (job != NULL) {
-        job->r = r;
-        r->resolving = job;
-        if (uv_getaddrinfo(loop_uv(r->loop), &job->req, on_resolved, r->url.host[0].name, NULL, &hints) == 0)
-            return;
-        r->resolving = NULL;
-        free(job);
-    }
+    if (resolve_start(r->loop, r->url.host[0].name, on_resolved, r, &r->resolving, NULL) == TR_OK)
+        return;
     trouble(r, TR_TRANSIENT, "the name cannot be looked up");
     link_down(r);
 }
@@ -344,15 +332,17 @@ void rr_link_tick(struct redis_registry *r, uint64_t now_ms)
     } else if ((r->link == RR_CONNECTING || r->link == RR_GREETING) && now_ms - r->began_ms >= CONNECT_MS) {
         trouble(r, TR_TRANSIENT, "no answer: does it stall, or is a firewall between?");
         drop(r);
+    } else if (r->ac != NULL && r->awaited > 0 && now_ms - r->heard_ms >= RR_STUCK_MS) {
+        trouble(r, TR_TRANSIENT, "it stopped answering");
+        drop(r);
+    } else if (r->ac != NULL && r->link == RR_DOWN && now_ms - r->began_ms >= CONNECT_MS) {
+        drop(r); /* refused at the greeting, and the rest of the answers never came */
     }
 }
 
 void rr_link_close(struct redis_registry *r)
 {
-    if (r->resolving != NULL) {
-        r->resolving->r = NULL;
-        uv_cancel((uv_req_t *)&r->resolving->req);
-        r->resolving = NULL;
-    }
+    resolve_stop(r->resolving);
+    r->resolving = NULL;
     drop(r);
 }

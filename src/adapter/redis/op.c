@@ -124,7 +124,7 @@ enum tr_rc rr_op_new(struct redis_registry *r, enum rr_script script, bool write
 
     if (r->closing)
         return tr_fail(err, TR_CANCELLED, "registry: closing");
-    if (r->ops_n >= RR_OPS_MAX)
+    if (r->ops_n >= RR_OPS_MAX || r->awaited >= RR_OPS_MAX)
         return tr_fail(err, TR_BUSY, "registry: %d operations are under way", RR_OPS_MAX);
     op = calloc(1, sizeof *op);
     if (op == NULL)
@@ -201,6 +201,8 @@ void rr_send(struct rr_op *op)
     }
     sent = redisAsyncCommandArgv(op->r->ac, rr_on_reply, op, n, argv, lens);
     op->sent = sent == REDIS_OK;
+    if (op->sent && op->r->awaited++ == 0)
+        op->r->heard_ms = loop_now_ms(op->r->loop);
 }
 
 void rr_send_line(struct redis_registry *r)
@@ -217,14 +219,16 @@ void rr_send_line(struct redis_registry *r)
 
 void rr_fail_checks(struct redis_registry *r)
 {
+    const struct rr_op *const last =
+        r->line_last; /* those that callbacks start come after it, and wait for the next try */
     struct rr_op *op = r->line, *next;
+    bool more = op != NULL;
 
-    for (; op != NULL; op = next) {
+    for (; more; op = next) {
+        more = op != last;
         next = op->next_line;
-        if (op->script == RR_SERVER) {
+        if (op->script == RR_SERVER)
             rr_answer(op, r->trouble, &r->trouble_err);
-            next = r->line; /* a callback may have started others */
-        }
     }
 }
 
@@ -246,12 +250,18 @@ void rr_on_reply(redisAsyncContext *ac, void *data, void *privdata)
     const redisReply *const reply = data;
     struct rr_op *const op = privdata;
     struct tr_err err = {0};
+    struct redis_registry *const r = ac->data; /* NULL: dropped, and maybe closed by now */
     enum tr_rc rc;
 
-    (void)ac;
+    if (r != NULL && reply != NULL)
+        r->heard_ms = loop_now_ms(r->loop);
     if (reply != NULL && reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, "NOSCRIPT", 8) == 0 && !op->answered &&
-        op->script < RR_SCRIPTS && send_whole(op))
+        op->script < RR_SCRIPTS && !op->whole && send_whole(op)) {
+        op->whole = true;
         return;
+    }
+    if (r != NULL)
+        r->awaited--;
     op->sent = false; /* nothing is to come any more: whoever answers frees it */
     if (op->answered) {
         rr_op_free(op);

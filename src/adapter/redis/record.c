@@ -33,7 +33,7 @@ static bool take_text(char *to, size_t size, const char *value, size_t len)
     return true;
 }
 
-static bool take_number(uint32_t *to, const char *value, size_t len)
+bool rr_number(const char *value, size_t len, uint32_t *ret_number)
 {
     uint64_t n = 0;
 
@@ -46,7 +46,7 @@ static bool take_number(uint32_t *to, const char *value, size_t len)
     }
     if (n > UINT32_MAX)
         return false;
-    *to = (uint32_t)n;
+    *ret_number = (uint32_t)n;
     return true;
 }
 
@@ -71,7 +71,7 @@ static bool take(struct registry_worker *w, const char *key, size_t key_len, con
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
         if (strlen(fields[i].key) == key_len && memcmp(fields[i].key, key, key_len) == 0)
             return fields[i].text != NULL ? take_text(fields[i].text, fields[i].size, value, len)
-                                          : take_number(fields[i].number, value, len);
+                                          : rr_number(value, len, fields[i].number);
     return true;
 }
 

@@ -1,4 +1,4 @@
-/* registry (redis) - the port's side: each operation's command, and what its answer means.  Threads: the loop's. */
+/* registry (redis) - the port's side: each operation's command.  Threads: the loop's. */
 #include "adapter/redis/impl.h"
 
 #include "domain/ratelimit.h"
@@ -9,7 +9,7 @@
 
 #define PORT 6379
 #define TICK_MS 50
-#define CONTEXT_HEAD (16 + 8)
+#define RATE_KEY_MAX 127
 #define MINUTE_US 60000000
 
 static struct redis_registry *self(struct registry *r)
@@ -51,25 +51,6 @@ static void call_plain(struct rr_op *op, enum tr_rc rc, const struct tr_err *err
         op->done.plain(op->ctx, rc, err);
 }
 
-static enum tr_rc read_nothing(struct rr_op *op, const redisReply *reply, struct tr_err *err)
-{
-    (void)op, (void)reply, (void)err;
-    return TR_OK;
-}
-
-static enum tr_rc odd(struct tr_err *err)
-{
-    return tr_fail(err, TR_INVALID, "Redis answers with something else than expected");
-}
-
-static enum tr_rc read_number(struct rr_op *op, const redisReply *reply, struct tr_err *err)
-{
-    if (reply->type != REDIS_REPLY_INTEGER || reply->integer < 0)
-        return odd(err);
-    op->number = (uint64_t)reply->integer;
-    return TR_OK;
-}
-
 /* ---- workers ---- */
 
 static const char *record_prefix(const struct redis_registry *r, char out[RR_KEY_MAX], const char *character)
@@ -83,13 +64,6 @@ static void call_worker(struct rr_op *op, enum tr_rc rc, const struct tr_err *er
     op->done.worker(op->ctx, rc, rc == TR_OK ? (uint32_t)op->number : 0, err);
 }
 
-static enum tr_rc read_register(struct rr_op *op, const redisReply *reply, struct tr_err *err)
-{
-    const enum tr_rc rc = read_number(op, reply, err);
-
-    return rc == TR_OK && (op->number == 0 || op->number > UINT32_MAX) ? odd(err) : rc;
-}
-
 static enum tr_rc worker_register(struct registry *reg, const struct registry_worker *w, uint64_t ttl_ms,
                                   registry_worker_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
@@ -97,7 +71,7 @@ static enum tr_rc worker_register(struct registry *reg, const struct registry_wo
     char set[RR_KEY_MAX], prefix[RR_KEY_MAX], wish[24], ttl[24];
     struct buf record = {0};
     struct rr_op *op = NULL;
-    enum tr_rc rc = rr_op_new(r, RR_WORKER_REGISTER, true, read_register, call_worker, ctx, &op, err);
+    enum tr_rc rc = rr_op_new(r, RR_WORKER_REGISTER, true, rr_read_register, call_worker, ctx, &op, err);
 
     if (rc != TR_OK)
         return rc;
@@ -118,13 +92,6 @@ static enum tr_rc worker_register(struct registry *reg, const struct registry_wo
     return rc;
 }
 
-static enum tr_rc read_refresh(struct rr_op *op, const redisReply *reply, struct tr_err *err)
-{
-    const enum tr_rc rc = read_number(op, reply, err);
-
-    return rc == TR_OK && op->number == 0 ? tr_fail(err, TR_NOT_FOUND, "the record is gone or another's") : rc;
-}
-
 static enum tr_rc worker_refresh(struct registry *reg, const struct registry_worker *w, uint64_t ttl_ms,
                                  registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
@@ -132,7 +99,7 @@ static enum tr_rc worker_refresh(struct registry *reg, const struct registry_wor
     char set[RR_KEY_MAX], key[RR_KEY_MAX], number[24], ttl[24];
     struct buf record = {0};
     struct rr_op *op = NULL;
-    enum tr_rc rc = rr_op_new(r, RR_WORKER_REFRESH, true, read_refresh, call_plain, ctx, &op, err);
+    enum tr_rc rc = rr_op_new(r, RR_WORKER_REFRESH, true, rr_read_refresh, call_plain, ctx, &op, err);
 
     if (rc != TR_OK)
         return rc;
@@ -162,7 +129,7 @@ static enum tr_rc worker_remove(struct registry *reg, const struct registry_work
     struct redis_registry *const r = self(reg);
     char set[RR_KEY_MAX], key[RR_KEY_MAX], number[24];
     struct rr_op *op = NULL;
-    const enum tr_rc rc = rr_op_new(r, RR_WORKER_REMOVE, true, read_nothing, call_plain, ctx, &op, err);
+    const enum tr_rc rc = rr_op_new(r, RR_WORKER_REMOVE, true, rr_read_nothing, call_plain, ctx, &op, err);
 
     if (rc != TR_OK)
         return rc;
@@ -183,53 +150,13 @@ static void call_workers(struct rr_op *op, enum tr_rc rc, const struct tr_err *e
     op->done.workers(op->ctx, rc, rc == TR_OK ? op->workers : NULL, rc == TR_OK ? op->n : 0, err);
 }
 
-/* now, then number and record of each.  A record that can't be read is no worker of ours. */
-static enum tr_rc read_workers(struct rr_op *op, const redisReply *reply, struct tr_err *err)
-{
-    const char *const character = op->argv[2] != NULL ? strstr(op->argv[1], "troupe:workers:") : NULL;
-    size_t name_len;
-    uint64_t now;
-
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements < 1 || reply->elements % 2 != 1 || character == NULL ||
-        reply->element[0]->type != REDIS_REPLY_STRING)
-        return odd(err);
-    name_len = op->argvlen[1] - (size_t)(character - op->argv[1]) - strlen("troupe:workers:");
-    now = strtoull(reply->element[0]->str, NULL, 10);
-    op->workers = calloc(reply->elements / 2 + 1, sizeof *op->workers);
-    if (op->workers == NULL)
-        return tr_fail(err, TR_NOMEM, "registry: workers");
-    for (size_t i = 1; i + 1 < reply->elements; i += 2) {
-        const redisReply *const number = reply->element[i], *const record = reply->element[i + 1];
-        struct registry_worker *const w = &op->workers[op->n];
-        const char *body;
-        uint64_t since;
-
-        if (number->type != REDIS_REPLY_STRING || record->type != REDIS_REPLY_STRING)
-            return odd(err);
-        body = memchr(record->str, '\n', (size_t)record->len);
-        if (body == NULL ||
-            rr_record_parse(body + 1, (size_t)record->len - (size_t)(body + 1 - record->str), w) != TR_OK)
-            continue;
-        since = strtoull(record->str, NULL, 10);
-        w->age_ms = now > since ? now - since : 0;
-        w->number = (uint32_t)strtoul(number->str, NULL, 10);
-        if (name_len > CHARACTER_ID_MAX)
-            return odd(err);
-        memcpy(w->character, character + strlen("troupe:workers:"), name_len);
-        w->character[name_len] = '\0';
-        snprintf(w->queue, sizeof w->queue, "inference.%s.%u", w->character, (unsigned)w->number);
-        op->n++;
-    }
-    return TR_OK;
-}
-
 static enum tr_rc workers(struct registry *reg, const char *character, registry_workers_done *done, void *ctx,
                           struct tr_op **ret_op, struct tr_err *err)
 {
     struct redis_registry *const r = self(reg);
     char set[RR_KEY_MAX], prefix[RR_KEY_MAX];
     struct rr_op *op = NULL;
-    const enum tr_rc rc = rr_op_new(r, RR_WORKERS, false, read_workers, call_workers, ctx, &op, err);
+    const enum tr_rc rc = rr_op_new(r, RR_WORKERS, false, rr_read_workers, call_workers, ctx, &op, err);
 
     if (rc != TR_OK)
         return rc;
@@ -244,21 +171,12 @@ static enum tr_rc workers(struct registry *reg, const char *character, registry_
 
 /* ---- names with an end: gateways, and the gateways of a chat ---- */
 
-static enum tr_rc read_put(struct rr_op *op, const redisReply *reply, struct tr_err *err)
-{
-    const enum tr_rc rc = read_number(op, reply, err);
-
-    return rc == TR_OK && op->number == 0
-               ? tr_fail(err, TR_BUSY, "registry: there are %d gateways already", REGISTRY_GATEWAYS_MAX)
-               : rc;
-}
-
-static enum tr_rc name_put(struct redis_registry *r, const char *key, const char *name, uint64_t ttl_ms,
+static enum tr_rc name_put(struct redis_registry *r, rr_read *read, const char *key, const char *name, uint64_t ttl_ms,
                            registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
     char ttl[24], most[24];
     struct rr_op *op = NULL;
-    const enum tr_rc rc = rr_op_new(r, RR_NAME_PUT, true, read_put, call_plain, ctx, &op, err);
+    const enum tr_rc rc = rr_op_new(r, RR_NAME_PUT, true, read, call_plain, ctx, &op, err);
 
     if (rc != TR_OK)
         return rc;
@@ -276,7 +194,7 @@ static enum tr_rc name_remove(struct redis_registry *r, const char *key, const c
 {
     const struct slice args[] = {text("ZREM"), text(key), text(name)};
     struct rr_op *op = NULL;
-    const enum tr_rc rc = rr_op_new(r, RR_SCRIPTS, true, read_nothing, call_plain, ctx, &op, err);
+    const enum tr_rc rc = rr_op_new(r, RR_SCRIPTS, true, rr_read_nothing, call_plain, ctx, &op, err);
 
     if (rc != TR_OK)
         return rc;
@@ -289,24 +207,12 @@ static void call_names(struct rr_op *op, enum tr_rc rc, const struct tr_err *err
     op->done.names(op->ctx, rc, op->names, rc == TR_OK ? op->n : 0, err);
 }
 
-static enum tr_rc read_names(struct rr_op *op, const redisReply *reply, struct tr_err *err)
-{
-    if (reply->type != REDIS_REPLY_ARRAY)
-        return odd(err);
-    for (size_t i = 0; i < reply->elements && op->n < REGISTRY_GATEWAYS_MAX; i++) {
-        if (reply->element[i]->type != REDIS_REPLY_STRING)
-            return odd(err);
-        op->names[op->n++] = reply->element[i]->str;
-    }
-    return TR_OK;
-}
-
 static enum tr_rc names(struct redis_registry *r, const char *key, registry_gateways_done *done, void *ctx,
                         struct tr_op **ret_op, struct tr_err *err)
 {
     char most[24];
     struct rr_op *op = NULL;
-    const enum tr_rc rc = rr_op_new(r, RR_NAMES, false, read_names, call_names, ctx, &op, err);
+    const enum tr_rc rc = rr_op_new(r, RR_NAMES, false, rr_read_names, call_names, ctx, &op, err);
 
     if (rc != TR_OK)
         return rc;
@@ -323,7 +229,8 @@ static enum tr_rc gateway_refresh(struct registry *reg, const char *gateway, uin
 {
     char key[RR_KEY_MAX];
 
-    return name_put(self(reg), key_of(self(reg), key, "gateways", ""), gateway, ttl_ms, done, ctx, ret_op, err);
+    return name_put(self(reg), rr_read_put_known, key_of(self(reg), key, "gateways", ""), gateway, ttl_ms, done, ctx,
+                    ret_op, err);
 }
 
 static enum tr_rc gateway_remove(struct registry *reg, const char *gateway, registry_done *done, void *ctx,
@@ -347,7 +254,8 @@ static enum tr_rc conn_put(struct registry *reg, const struct uuid *chat, const 
 {
     char key[RR_KEY_MAX];
 
-    return name_put(self(reg), chat_key(self(reg), key, "conn", chat), gateway, ttl_ms, done, ctx, ret_op, err);
+    return name_put(self(reg), rr_read_put, chat_key(self(reg), key, "conn", chat), gateway, ttl_ms, done, ctx, ret_op,
+                    err);
 }
 
 static enum tr_rc conn_remove(struct registry *reg, const struct uuid *chat, const char *gateway, registry_done *done,
@@ -376,7 +284,7 @@ static enum tr_rc context_put(struct registry *reg, const struct uuid *chat, con
     char key[RR_KEY_MAX], ttl[24];
     struct buf value = {0};
     struct rr_op *op = NULL;
-    enum tr_rc rc = rr_op_new(r, RR_SCRIPTS, true, read_nothing, call_plain, ctx, &op, err);
+    enum tr_rc rc = rr_op_new(r, RR_SCRIPTS, true, rr_read_nothing, call_plain, ctx, &op, err);
 
     if (rc != TR_OK)
         return rc;
@@ -405,28 +313,13 @@ static void call_context(struct rr_op *op, enum tr_rc rc, const struct tr_err *e
     op->done.context(op->ctx, rc, rc == TR_OK ? &op->context : NULL, err);
 }
 
-static enum tr_rc read_context(struct rr_op *op, const redisReply *reply, struct tr_err *err)
-{
-    const uint8_t *const data = (const uint8_t *)reply->str;
-
-    if (reply->type == REDIS_REPLY_NIL)
-        return tr_fail(err, TR_NOT_FOUND, "registry: no context");
-    if (reply->type != REDIS_REPLY_STRING || reply->len < CONTEXT_HEAD)
-        return odd(err);
-    memcpy(op->context.last_turn.b, data, 16);
-    for (int i = 0; i < 8; i++)
-        op->context.change = op->context.change << 8 | data[16 + i];
-    op->context.sealed = (struct slice){data + CONTEXT_HEAD, (size_t)reply->len - CONTEXT_HEAD};
-    return TR_OK;
-}
-
 static enum tr_rc context_get(struct registry *reg, const struct uuid *chat, registry_context_done *done, void *ctx,
                               struct tr_op **ret_op, struct tr_err *err)
 {
     char key[RR_KEY_MAX];
     const struct slice args[] = {text("GET"), text(chat_key(self(reg), key, "context", chat))};
     struct rr_op *op = NULL;
-    const enum tr_rc rc = rr_op_new(self(reg), RR_SCRIPTS, false, read_context, call_context, ctx, &op, err);
+    const enum tr_rc rc = rr_op_new(self(reg), RR_SCRIPTS, false, rr_read_context, call_context, ctx, &op, err);
 
     if (rc != TR_OK)
         return rc;
@@ -440,7 +333,7 @@ static enum tr_rc context_drop(struct registry *reg, const struct uuid *chat, re
     char key[RR_KEY_MAX];
     const struct slice args[] = {text("DEL"), text(chat_key(self(reg), key, "context", chat))};
     struct rr_op *op = NULL;
-    const enum tr_rc rc = rr_op_new(self(reg), RR_SCRIPTS, true, read_nothing, call_plain, ctx, &op, err);
+    const enum tr_rc rc = rr_op_new(self(reg), RR_SCRIPTS, true, rr_read_nothing, call_plain, ctx, &op, err);
 
     if (rc != TR_OK)
         return rc;
@@ -461,8 +354,11 @@ static enum tr_rc rate_take(struct registry *reg, const char *key, uint32_t per_
     struct redis_registry *const r = self(reg);
     char full[RR_KEY_MAX], interval[24], burst[24];
     struct rr_op *op = NULL;
-    const enum tr_rc rc = rr_op_new(r, RR_RATE, true, read_number, call_rate, ctx, &op, err);
+    enum tr_rc rc;
 
+    if (strlen(key) > RATE_KEY_MAX) /* cut, it would be another's */
+        return tr_fail(err, TR_INVALID, "registry: a limit's key of %zu bytes: at most %d", strlen(key), RATE_KEY_MAX);
+    rc = rr_op_new(r, RR_RATE, true, rr_read_number, call_rate, ctx, &op, err);
     if (rc != TR_OK)
         return rc;
     op->done.rate = done;
@@ -483,29 +379,12 @@ static void call_check(struct rr_op *op, enum tr_rc rc, const struct tr_err *err
     op->done.check(op->ctx, rc, rc == TR_OK ? &op->report : NULL, err);
 }
 
-static enum tr_rc read_server(struct rr_op *op, const redisReply *reply, struct tr_err *err)
-{
-    const char *version;
-    char where[96];
-
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 3 || reply->element[0]->type != REDIS_REPLY_STRING ||
-        reply->element[1]->type != REDIS_REPLY_STRING || reply->element[2]->type != REDIS_REPLY_STRING)
-        return odd(err);
-    version = strstr(reply->element[0]->str, "redis_version:");
-    version = version != NULL ? version + strlen("redis_version:") : "?";
-    snprintf(op->report.server, sizeof op->report.server, "Redis %.*s at %s", (int)strcspn(version, "\r\n"), version,
-             rr_where(op->r, where));
-    op->report.clock_ms =
-        strtoull(reply->element[1]->str, NULL, 10) * 1000 + strtoull(reply->element[2]->str, NULL, 10) / 1000;
-    return TR_OK;
-}
-
 static enum tr_rc check(struct registry *reg, service_checked *done, void *ctx, struct tr_op **ret_op,
                         struct tr_err *err)
 {
     const struct slice args[] = {text("0")};
     struct rr_op *op = NULL;
-    const enum tr_rc rc = rr_op_new(self(reg), RR_SERVER, false, read_server, call_check, ctx, &op, err);
+    const enum tr_rc rc = rr_op_new(self(reg), RR_SERVER, false, rr_read_server, call_check, ctx, &op, err);
 
     if (rc != TR_OK)
         return rc;
@@ -513,12 +392,12 @@ static enum tr_rc check(struct registry *reg, service_checked *done, void *ctx, 
     return rr_start(op, args, 1, ret_op, err);
 }
 
-/* There is no schema: it is enough to be let in. */
+/* There is no schema: it is enough to be let in, by a server that takes writes. */
 static enum tr_rc init(struct registry *reg, service_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
     const struct slice args[] = {text("0")};
     struct rr_op *op = NULL;
-    const enum tr_rc rc = rr_op_new(self(reg), RR_SERVER, false, read_nothing, call_plain, ctx, &op, err);
+    const enum tr_rc rc = rr_op_new(self(reg), RR_SERVER, false, rr_read_server, call_plain, ctx, &op, err);
 
     if (rc != TR_OK)
         return rc;

@@ -120,6 +120,8 @@ static void accept_done(struct accept *a)
     fault_point("accept.published");
     metric_add(&accepted_total, 1);
     metric_observe_us(&accept_seconds, (mono_ns() - a->began_ns) / 1000);
+    if (a->work.trace[0] != '\0') /* else it was settled already */
+        story_log(LOG_INFO, "turn.accepted", &a->work, "known=%d", (int)a->known);
     if (own != NULL)
         desk_follow_turn(d, own, &turn, &a->write.row.predecessor, true);
     if (a->base.viewer != NULL)
@@ -212,7 +214,7 @@ static void accept_written(struct accept *a, int32_t rev, int32_t variant)
                                 .variant = variant,
                                 .created_ms = row->created_ms};
     memcpy(a->work.character, row->character, sizeof a->work.character);
-    desk_trace(a->work.trace);
+    story_trace(&row->turn, a->work.trace);
     a->base.began_ms = loop_now_ms(a->base.d->env.loop);
     accept_publish(&a->base);
 }

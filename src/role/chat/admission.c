@@ -6,6 +6,7 @@
 #include "role/chat/desk_impl.h"
 
 #include "base/log.h"
+#include "base/metrics.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,11 +16,20 @@
 #define WORKERS_MS 2000
 #define QUEUES_MAX 256
 
+static struct metric metric_incoming =
+    METRIC(METRIC_GAUGE, "troupe_queue_length", "queue=\"incoming\"", "Messages that wait or are in hand.");
+static struct metric metric_inference =
+    METRIC(METRIC_GAUGE, "troupe_queue_length", "queue=\"inference\"", "Messages that wait or are in hand.");
+static struct metric metric_workers =
+    METRIC(METRIC_GAUGE, "troupe_workers", NULL, "Living inference workers of the characters asked for, and the pool.");
+static struct metric metric_gateways = METRIC(METRIC_GAUGE, "troupe_gateways", NULL, "Living gateways.");
+
 /* One round; outlives the desk until its last answer. */
 struct poll {
     struct desk *d; /* NULL: the desk is gone */
     unsigned under_way;
     uint64_t lengths, before; /* before: accepted_since when it began */
+    uint64_t incoming;        /* of lengths */
     bool workers;             /* the list of queues is read too */
     bool failed;
     char (*queues)[QUEUE_NAME_MAX + 1];
@@ -37,10 +47,13 @@ static void poll_end(struct poll *p)
                       "chats=%zu", d->chats_n);
         d->poll_failed = p->failed;
         if (!p->failed) {
+            metric_set(&metric_incoming, p->incoming);
+            metric_set(&metric_inference, p->lengths - p->incoming);
             d->lengths = p->lengths;
             d->accepted_since -= p->before;
         }
         if (p->workers && !p->failed) {
+            metric_set(&metric_workers, p->queues_n);
             free(d->worker_queues);
             d->worker_queues = p->queues;
             d->worker_queues_n = p->queues_n;
@@ -92,18 +105,29 @@ static void on_gateways(void *ctx, enum tr_rc rc, const char *const *names, size
     struct poll *p = ctx;
 
     (void)err;
+    if (rc == TR_OK)
+        metric_set(&metric_gateways, n);
     if (p->d != NULL)
         p->d->alone = rc == TR_OK && (n == 0 || (n == 1 && strcmp(names[0], p->d->queue) == 0));
     answered(p, TR_OK);
 }
 
-static void ask_length(struct poll *p, const char *queue)
+static void on_incoming_length(void *ctx, enum tr_rc rc, uint64_t length, const struct tr_err *err)
+{
+    struct poll *p = ctx;
+
+    if (rc == TR_OK)
+        p->incoming = length;
+    on_length(ctx, rc, length, err);
+}
+
+static void ask_length(struct poll *p, const char *queue, queue_length_done *done)
 {
     struct queue *q = p->d->env.queue;
     struct tr_op *op = NULL;
 
     p->under_way++;
-    if (q->ops->length(q, queue, on_length, p, &op, NULL) != TR_OK)
+    if (q->ops->length(q, queue, done, p, &op, NULL) != TR_OK)
         answered(p, TR_TRANSIENT);
 }
 
@@ -139,9 +163,9 @@ static void poll_start(struct desk *d, uint64_t now)
     p->d = d;
     p->before = d->accepted_since;
     p->under_way = 1; /* held until all is asked */
-    ask_length(p, TOPIC_INCOMING);
+    ask_length(p, TOPIC_INCOMING, on_incoming_length);
     for (size_t i = 0; i < d->worker_queues_n; i++)
-        ask_length(p, d->worker_queues[i]);
+        ask_length(p, d->worker_queues[i], on_length);
     if (d->workers_ms == 0 || now - d->workers_ms >= WORKERS_MS) {
         d->workers_ms = now + 1;
         p->workers = true;

@@ -110,6 +110,10 @@ static const struct seal_key *key_or_hold(struct desk *d, struct chat *c, const 
 void desk_send_reply(struct desk *d, struct desk_follow *f, const struct desk_reply *reply, const char *code)
 {
     static const char message[] = "The reply could not be written. You can ask for another one.";
+    struct envelope about = {.chat = reply->chat, .turn = reply->turn, .variant = reply->variant};
+
+    story_trace(&about.turn, about.trace);
+    story_log(LOG_DEBUG, "turn.delivered", &about, "finish=%s", finish_name(reply->finish));
 
     if (reply->finish == FINISH_ERROR && reply->len == 0)
         d->events.failed(f->viewer, &reply->chat, &reply->turn, desk_code(code), message);
@@ -558,6 +562,8 @@ void desk_on_message(void *ctx, const struct queue_incoming *msg)
         log_event(LOG_WARN, "desk.unreadable", "bytes=%zu cause=%Q", msg->body.len, tr_err_text(&err));
     else if (!is_echo(d, &env))
         arrive(d, &env);
+    if (err.rc == TR_OK && env.kind == ENVELOPE_REPLY)
+        story_taken(STORY_GATEWAY, &env);
     if (msg->delivery != NULL)
         d->env.queue->ops->ack(d->env.queue, msg->delivery);
 }

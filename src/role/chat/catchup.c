@@ -377,19 +377,64 @@ static void follow_mend(struct desk *d, struct desk_follow *f, void *arg)
         desk_catchup(d, f, &uuid_nil);
 }
 
-static void chat_mend(struct desk *d, struct chat *c)
+/* Read what its followers lack, and the regenerations under way. */
+static void chat_read_again(struct desk *d, struct chat *c)
 {
-    if (c->follows == NULL)
-        return;
     desk_follow_each(d, c, follow_mend, NULL);
     for (struct running *r = c->work != NULL ? c->work->running : NULL; r != NULL; r = r->next)
         if (r->variant > 0)
             desk_refresh(d, c, &r->turn, NULL);
 }
 
+struct mending { /* the chat's record is put, and only then it is read: what comes after the reading comes here */
+    struct desk_request base; /* first */
+};
+
+static void on_mend_put(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    struct mending *m = ctx;
+
+    (void)rc, (void)err; /* failed: the registry's coming back is a gap again */
+    if (desk_request_over(&m->base))
+        return;
+    chat_read_again(m->base.d, m->base.chat);
+    desk_request_end(&m->base);
+}
+
+static void mend_step(struct desk_request *base)
+{
+    struct registry *reg = base->d->env.registry;
+
+    if (reg->ops->conn_put(reg, &base->chat->id, base->d->queue, CONN_TTL_MS, on_mend_put, base, &base->op, NULL) ==
+        TR_OK)
+        return;
+    base->op = NULL;
+    chat_read_again(base->d, base->chat);
+    desk_request_end(base);
+}
+
+static void chat_mend(struct desk *d, struct chat *c)
+{
+    static const struct desk_request_ops ops = {.fail = no_answer};
+    struct mending *m;
+
+    if (c->follows == NULL)
+        return;
+    m = d->registry_failed ? NULL : desk_request_new(d, NULL, sizeof *m, &ops);
+    if (m == NULL) { /* nobody would answer in time */
+        desk_conn_put(d, c);
+        chat_read_again(d, c);
+        return;
+    }
+    m->base.chat = c;
+    c->refs++;
+    desk_request_later(&m->base, mend_step);
+}
+
 void desk_gap_step(struct desk *d)
 {
-    size_t slots = d->table_n / GAP_ROUNDS + 16;
+    const size_t chats = d->chats_n / GAP_ROUNDS + 16; /* at a time; the table's empty slots cost nothing */
+    size_t slots = d->chats_n > 0 ? d->table_n * chats / d->chats_n + 1 : d->table_n;
 
     if (d->gap_left == 0)
         return;

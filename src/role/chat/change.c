@@ -108,6 +108,8 @@ static void on_published(void *ctx, enum tr_rc rc, const struct tr_err *err)
     if (desk_request_over(&ch->base))
         return;
     if (rc == TR_OK)
+        story_log(LOG_INFO, "turn.accepted", &ch->work, "known=0");
+    if (rc == TR_OK)
         change_done(ch);
     else if (!(desk_rc_again(rc) || rc == TR_NOT_FOUND) || !desk_request_again(&ch->base, change_publish))
         desk_request_broke(&ch->base, "publish", rc == TR_NOT_FOUND ? TR_TRANSIENT : rc, err);
@@ -298,7 +300,7 @@ static void decide(struct change *ch, const struct turn_view *v)
         ch->work.created_ms = v->created_ms;
     }
     memcpy(ch->work.character, ch->base.chat->character->id, strlen(ch->base.chat->character->id));
-    desk_trace(ch->work.trace);
+    story_trace(&v->turn, ch->work.trace);
     switch (ch->kind) {
     case CHANGE_STOP:
         decide_stop(ch, v);

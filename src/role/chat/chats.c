@@ -405,7 +405,7 @@ void desk_call_again(struct desk *d, struct chat *c, const struct uuid *turn, in
         return;
     r->called_ms = now == 0 ? 1 : now;
     memcpy(env.character, c->character->id, strlen(c->character->id));
-    desk_trace(env.trace);
+    story_trace(turn, env.trace);
     rc = role_publish(&d->env, TOPIC_INCOMING, &env, false, desk_ignore, NULL, &op, &err);
     if (rc != TR_OK)
         log_event(LOG_WARN, "desk.not_called", "rc=%s cause=%Q", tr_rc_name(rc), tr_err_text(&err));

@@ -1,4 +1,4 @@
-/* check - the limits of what a client may send (contract 11.18), and a trace for what it sent. */
+/* check - the limits of what a client may send (contract 11.18). */
 #include "role/chat/desk_impl.h"
 
 #include "domain/text.h"
@@ -65,12 +65,4 @@ void desk_hex(const uint8_t *bytes, size_t n, char *ret)
         ret[i * 2 + 1] = digits[bytes[i] & 15];
     }
     ret[n * 2] = '\0';
-}
-
-void desk_trace(char ret[ENVELOPE_TRACE_MAX + 1])
-{
-    uint8_t random[8];
-
-    seal_random(random, sizeof random);
-    desk_hex(random, sizeof random, ret);
 }

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GATEWAY_TTL_MS 10000
 #define DAMAGE_LOG_MS 1000
 
 /* ---- requests */
@@ -245,11 +244,18 @@ static void on_gateway(void *ctx, enum tr_rc rc, const struct tr_err *err)
     struct desk *d = ctx;
 
     d->gateway_op = NULL;
-    if (rc != TR_OK && rc != TR_CANCELLED)
+    if (rc == TR_CANCELLED)
+        return;
+    if (rc == TR_NOT_FOUND) /* the registry lost its records: ours are put again, and what we missed is read */
+        log_event(LOG_INFO, "desk.records_lost", "gateway=%s", d->queue);
+    else if (rc != TR_OK)
         log_event(LOG_WARN, "desk.unregistered", "rc=%s cause=%Q", tr_rc_name(rc), tr_err_text(err));
+    if (rc == TR_NOT_FOUND || (rc == TR_OK && d->registry_failed)) /* or what was put meanwhile may not have arrived */
+        desk_gap(d);
+    d->registry_failed = rc != TR_OK && rc != TR_NOT_FOUND;
 }
 
-static void conn_put(struct desk *d, struct chat *c)
+void desk_conn_put(struct desk *d, struct chat *c)
 {
     struct registry *r = d->env.registry;
     struct tr_op *op = NULL;
@@ -267,15 +273,17 @@ static void on_tick(void *ctx)
     d->tick_ms = now;
     if (since >= CONN_TTL_MS - CONN_REFRESH_MS)
         desk_gap(d); /* we slept: records may have run out meanwhile */
-    desk_chats_walk(d, (size_t)(d->table_n * since / CONN_REFRESH_MS) + 1, &d->walk, conn_put);
+    desk_chats_walk(d, (size_t)(d->table_n * since / CONN_REFRESH_MS) + 1, &d->walk, desk_conn_put);
     desk_gap_step(d);
     desk_admission_tick(d);
-    if (now - d->gateway_ms >= GATEWAY_TTL_MS / 3 && d->gateway_op == NULL) {
+    if (now - d->gateway_ms >= d->gateway_ttl_ms / 3 && d->gateway_op == NULL) {
         struct registry *r = d->env.registry;
 
         d->gateway_ms = now;
-        if (r->ops->gateway_refresh(r, d->queue, GATEWAY_TTL_MS, on_gateway, d, &d->gateway_op, NULL) != TR_OK)
+        if (r->ops->gateway_refresh(r, d->queue, d->gateway_ttl_ms, on_gateway, d, &d->gateway_op, NULL) != TR_OK) {
             d->gateway_op = NULL; /* tried again in a third of the TTL */
+            d->registry_failed = true;
+        }
     }
 }
 
@@ -310,7 +318,8 @@ static void on_registered(void *ctx, enum tr_rc rc, const struct tr_err *err)
 
     if (desk_request_over(&s->base))
         return;
-    if (rc != TR_OK)
+    s->base.d->registry_failed = rc != TR_OK && rc != TR_NOT_FOUND;
+    if (s->base.d->registry_failed)
         log_event(LOG_WARN, "desk.unregistered", "rc=%s cause=%Q", tr_rc_name(rc), tr_err_text(err));
     starting_end(s, TR_OK, NULL); /* the registry may come later */
 }
@@ -327,7 +336,7 @@ static void starting_consume(struct starting *s)
         rc = timer_start(d->env.loop, TICK_MS, TICK_MS, on_tick, d, &d->tick);
     }
     if (rc == TR_OK)
-        rc = d->env.registry->ops->gateway_refresh(d->env.registry, d->queue, GATEWAY_TTL_MS, on_registered, s,
+        rc = d->env.registry->ops->gateway_refresh(d->env.registry, d->queue, d->gateway_ttl_ms, on_registered, s,
                                                    &s->base.op, &err);
     if (rc != TR_OK)
         starting_end(s, rc, &err);
@@ -377,6 +386,8 @@ static enum tr_rc read_limits(struct desk *d, struct tr_err *err)
     const struct config *c = d->env.config;
     enum tr_rc rc = config_u64(c, "TROUPE_TEXT_MAX", 1, 100000, &d->text_max, err);
 
+    if (rc == TR_OK)
+        rc = config_u64(c, "TROUPE_WORKER_TTL_MS", 100, 3600000, &d->gateway_ttl_ms, err);
     if (rc == TR_OK)
         rc = config_u64(c, "TROUPE_QUEUE_MAX", 1, 100000000, &d->queue_max, err);
     if (rc == TR_OK)

@@ -20,6 +20,7 @@
 
 #include "role/chat/desk.h"
 #include "role/common/keyring.h"
+#include "role/common/story.h"
 
 #define OPEN_TURNS 50
 #define RETRY_FOR_MS 8000      /* a write that is not answered is tried again for so long */
@@ -145,9 +146,11 @@ struct desk {
     struct desk_follow *iter; /* the next one of the loop under way */
     struct loop_timer *tick;
     uint64_t tick_ms, gateway_ms;
-    size_t gap_left; /* table slots to look at since the last gap */
+    uint64_t gateway_ttl_ms; /* a gateway counts as alive for so long, as a worker does */
+    size_t gap_left;         /* table slots to look at since the last gap */
     size_t gap_walk;
     struct tr_op *gateway_op;
+    bool registry_failed; /* the last gateway_refresh did */
 
     uint64_t text_max, queue_max, rate_user, rate_address;
     struct poll *poll;
@@ -244,7 +247,9 @@ void desk_follow_deleted(struct desk *d, struct chat *c, const struct uuid *turn
 void desk_catchup(struct desk *d, struct desk_follow *f, const struct uuid *own);
 /* Read a turn and send `changed` to all followers but `except` (which may be NULL). */
 void desk_refresh(struct desk *d, struct chat *c, const struct uuid *turn, struct desk_viewer *except);
-/* Something may have been missed. */
+/* Say in the registry that this gateway holds a connection of the chat, if it does. */
+void desk_conn_put(struct desk *d, struct chat *c);
+/* Something may have been missed: every open chat's record is put again, then what its followers lack is read. */
 void desk_gap(struct desk *d);
 void desk_gap_step(struct desk *d);
 
@@ -295,7 +300,6 @@ void desk_open_poke(struct desk *d, struct chat *c); /* a running text came: per
 const char *desk_text_check(const struct desk *d, const char *text, size_t len, char why[static 120]);
 bool desk_id_check(const char *id, size_t len);
 void desk_hex(const uint8_t *bytes, size_t n, char *ret); /* 2n digits and a 0 */
-void desk_trace(char ret[ENVELOPE_TRACE_MAX + 1]);
 
 /* ---- admission.c */
 bool desk_has_room(struct desk *d); /* and note that there is traffic */

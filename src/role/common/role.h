@@ -16,6 +16,7 @@
 #include "port/registry.h"
 
 struct keyring;
+struct watch;
 
 /* All borrowed: they outlive the role. */
 struct role_env {
@@ -27,7 +28,8 @@ struct role_env {
     struct keyring *keyring;
     const struct seal_master *master;
     const struct config *config;
-    const char *instance; /* this process's own name, [a-z0-9]{1,24}, new at every start */
+    const struct watch *watch; /* do the stores answer?  NULL: nobody looks */
+    const char *instance;      /* this process's own name, [a-z0-9]{1,24}, new at every start */
 };
 
 #define TOPIC_INCOMING "incoming"

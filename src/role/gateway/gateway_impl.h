@@ -2,10 +2,10 @@
 #ifndef GATEWAY_IMPL_H
 #define GATEWAY_IMPL_H
 
-#include "role/gateway/address.h"
+#include "role/common/address.h"
+#include "role/common/http_parse.h"
 #include "role/gateway/conn.h"
 #include "role/gateway/gateway.h"
-#include "role/gateway/http_parse.h"
 
 #include <time.h>
 

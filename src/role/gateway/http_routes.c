@@ -2,6 +2,7 @@
 #include "role/gateway/gateway_impl.h"
 
 #include "base/metrics.h"
+#include "role/common/watch.h"
 #include "role/gateway/json_out.h"
 #include "role/gateway/session.h"
 
@@ -270,12 +271,18 @@ static void get_healthz(struct conn *c, const struct http_request *req, const ch
 static void get_readyz(struct conn *c, const struct http_request *req, const char *id)
 {
     struct gateway *g = conn_gateway(c);
-    struct buf json = {0};
+    const char *key = NULL;
+    struct buf json = {0}, why = {0};
 
     (void)req;
     (void)id;
     if (g->draining) {
         http_error(c, 503, "overloaded", "draining: this server is about to stop", NULL, "Retry-After: 5\r\n", true);
+    } else if (g->env->watch != NULL && !watch_reached(g->env->watch, false, &key, &why)) {
+        buf_add_str(&json, "not reached: ");
+        buf_add(&json, why.data, why.len);
+        http_error(c, 503, "overloaded", buf_str(&json), key, "Retry-After: 2\r\n", false);
+        buf_release(&json);
     } else if (!g->started || !desk_ready(g->desk)) {
         http_error(c, 503, "overloaded", "not ready: a store or a queue does not answer, or too many turns wait", NULL,
                    "Retry-After: 2\r\n", false);
@@ -283,6 +290,7 @@ static void get_readyz(struct conn *c, const struct http_request *req, const cha
         buf_add_str(&json, "{\"status\":\"ready\"}");
         http_reply_json(c, 200, &json, NULL);
     }
+    buf_release(&why);
 }
 
 static void get_metrics(struct conn *c, const struct http_request *req, const char *id)
@@ -377,7 +385,10 @@ bool http_known(struct conn *c, const struct http_request *req)
     const bool close = req->content_length > 0; /* the body isn't read */
     char id[HTTP_PATH_MAX + 1] = "", allow[64];
     const struct route *r = find(req->path, id);
+    const struct config *config = conn_gateway(c)->env->config;
 
+    if (r != NULL && r->go == get_metrics && *config_str(config, "TROUPE_METRICS_LISTEN") != '\0')
+        r = NULL; /* the monitor serves it, and clients see none */
     if (r == NULL) {
         http_error(c, 404, NULL, "no such path", NULL, NULL, close);
         return false;

@@ -3,7 +3,7 @@
 #define GATEWAY_SESSION_H
 
 #include "domain/seal.h"
-#include "role/gateway/http_parse.h"
+#include "role/common/http_parse.h"
 
 #define SESSION_COOKIE "troupe_session"
 #define SESSION_SECONDS (365ull * 24 * 3600)

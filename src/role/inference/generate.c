@@ -20,6 +20,8 @@ static struct metric metric_ttft = METRIC(METRIC_HISTOGRAM, "troupe_turn_ttft_se
                                           "From a turn's acceptance to the first text of its reply.");
 static struct metric metric_queue = METRIC(METRIC_HISTOGRAM, "troupe_turn_queue_seconds", NULL,
                                            "From a turn's acceptance to the beginning of its generation.");
+static struct metric metric_generation = METRIC(METRIC_HISTOGRAM, "troupe_turn_generation_seconds", NULL,
+                                                "From the beginning of a reply's generation to its end.");
 static struct metric metric_fallback =
     METRIC(METRIC_COUNTER, "troupe_engine_fallback_total", NULL, "Generations that went on to the next engine.");
 
@@ -105,7 +107,9 @@ static void on_start(void *ctx)
 
     if (t->r == NULL)
         return;
-    metric_observe_us(&metric_queue, now > t->accepted_ms ? (now - t->accepted_ms) * 1000 : 0);
+    if (t->key.variant == 0)
+        metric_observe_us(&metric_queue, now > t->accepted_ms ? (now - t->accepted_ms) * 1000 : 0);
+    story_log(LOG_DEBUG, "turn.begun", &t->work, "engine=%s", t->engine->ops->info(t->engine)->engine);
     inference_wake_at(t, loop_now_ms(t->r->env.loop) + (t->status_shown ? 0 : THINKING_MS));
 }
 
@@ -125,6 +129,7 @@ static void first_text(struct turn *t)
     if (t->key.variant == 0) /* a regeneration's would tell the turn's age */
         metric_observe_us(&metric_ttft, wait * 1000);
     t->due_ms = 0;
+    story_log(LOG_DEBUG, "turn.first_text", &t->work, "ttft_ms=%u", (unsigned)t->ttft_ms);
 }
 
 static void on_text(void *ctx, const char *text, size_t len)
@@ -158,6 +163,8 @@ static void engine_failed(struct turn *t, enum tr_rc rc, const struct tr_err *er
         turn_finish(t, SETTLE_LATER, 1000, NULL);
         return;
     }
+    if (rc != TR_INVALID && ++t->r->errors == t->r->errors_max)
+        inference_trouble(t->r, "the engine failed too often in a row (TROUPE_WORKER_ERRORS_MAX)");
     turn_fail(t, "engine_failed", rc == TR_INVALID, rc, err);
 }
 
@@ -180,6 +187,8 @@ static void on_done(void *ctx, enum tr_rc rc, const struct engine_result *result
     } else {
         if (result != NULL)
             t->usage = *result;
+        metric_observe_us(&metric_generation, (loop_now_ms(t->r->env.loop) - t->begun_ms) * 1000);
+        t->r->errors = 0;
         fault_point("inference.generated");
         t->finish = t->stop || result == NULL ? FINISH_STOPPED : result->finish;
         turn_enter(t, TURN_CHECKING);

@@ -3,6 +3,7 @@
 #define ROLE_INFERENCE_IMPL_H
 
 #include "base/log.h"
+#include "role/common/story.h"
 #include "role/inference/context.h"
 #include "role/inference/inference.h"
 
@@ -115,6 +116,10 @@ struct inference {
     uint64_t drain_until_ms;
     void (*drained)(void *ctx);
     void *drained_ctx;
+    uint64_t errors_max, rss_max_mib; /* 0: no limit */
+    uint64_t errors;                  /* of the engines, in a row */
+    void (*trouble)(void *ctx, const char *why);
+    void *trouble_ctx;
 };
 
 /* turn.c: the state machine. */
@@ -150,6 +155,7 @@ void generate_snapshot(struct turn *t, const char *gateway);
 void store_check(struct turn *t);
 void store_append(struct turn *t);
 void store_publish(struct turn *t);
+void store_show_metrics(void); /* also while nothing is stored */
 /* The stored variant is the reply.  TR_INVALID: it does not open. */
 enum tr_rc store_adopt(struct turn *t, const struct turn_row *row, struct tr_err *err) TR_MUST_CHECK;
 
@@ -165,6 +171,8 @@ void cards_release(struct inference *r);
 /* worker.c: registration, its renewal, the fence. */
 enum tr_rc worker_start(struct inference *r, queue_on_message *on_control, inference_started *started, void *ctx,
                         struct tr_err *err) TR_MUST_CHECK;
+/* May a message that has come be taken?  No: its time is over (it is fenced by this call, if it was not). */
+bool worker_may_take(struct worker *w);
 void worker_leave(struct worker *w); /* draining: removes the record, then inference_left() */
 void worker_free(struct worker *w);  /* NULL is fine */
 
@@ -172,6 +180,7 @@ void worker_free(struct worker *w);  /* NULL is fine */
 void inference_on_work(void *ctx, const struct queue_incoming *msg);
 void inference_left(struct inference *r);
 void inference_hand_back(struct inference *r, bool all); /* !all: those that do not generate yet */
+void inference_trouble(struct inference *r, const char *why);
 struct turn *inference_find(struct inference *r, const struct uuid *turn, int32_t variant);
 void inference_settled(struct inference *r, const struct uuid *turn); /* wakes those that wait for it */
 void inference_wake_at(struct turn *t, uint64_t due_ms);

@@ -108,6 +108,10 @@ void inference_on_work(void *ctx, const struct queue_incoming *msg)
 
     if (msg->delivery == NULL)
         return; /* calls to work are durable */
+    if (!worker_may_take(r->worker)) {
+        r->env.queue->ops->retry(r->env.queue, msg->delivery, false, 0, NULL);
+        return;
+    }
     if (envelope_decode(msg->body.data, msg->body.len, &work, &err) != TR_OK)
         refuse(r, msg, tr_err_text(&err));
     else if (work.kind != ENVELOPE_WORK || work.variant < 0 || work.variant >= TURN_VARIANTS_MAX ||
@@ -132,6 +136,25 @@ static void on_control(void *ctx, const struct queue_incoming *msg)
         turn_stop(t);
     else if (env.kind == ENVELOPE_TEXT && env.origin[0] != '\0')
         generate_snapshot(t, env.origin);
+}
+
+/* --- trouble --- */
+
+void inference_on_trouble(struct inference *r, void (*trouble)(void *ctx, const char *why), void *ctx)
+{
+    r->trouble = trouble;
+    r->trouble_ctx = ctx;
+}
+
+void inference_trouble(struct inference *r, const char *why)
+{
+    void (*trouble)(void *ctx, const char *why) = r->trouble;
+
+    if (trouble == NULL || r->draining)
+        return;
+    log_event(LOG_ERROR, "worker.trouble", "character=%s cause=%Q", r->character, why);
+    r->trouble = NULL;
+    trouble(r->trouble_ctx, why);
 }
 
 /* --- starting --- */
@@ -165,6 +188,10 @@ static enum tr_rc read_config(struct inference *r, struct tr_err *err)
     if (rc == TR_OK)
         rc = config_u64(c, "TROUPE_DRAIN_SECONDS", 0, 3600, &drain_s, err);
     if (rc == TR_OK)
+        rc = config_u64(c, "TROUPE_WORKER_ERRORS_MAX", 0, 1000000, &r->errors_max, err);
+    if (rc == TR_OK)
+        rc = config_u64(c, "TROUPE_WORKER_RSS_MAX_MIB", 0, 100000000, &r->rss_max_mib, err);
+    if (rc == TR_OK)
         rc = read_temperature(c, &r->temperature, err);
     r->generate_ms = generate_s * 1000;
     r->drain_ms = drain_s * 900; /* a tenth is left for closing */
@@ -186,6 +213,7 @@ enum tr_rc inference_start(const struct role_env *env, struct engine *const *eng
     r = calloc(1, sizeof *r);
     if (r == NULL)
         return tr_fail(err, TR_NOMEM, "inference");
+    store_show_metrics();
     r->env = *env;
     memcpy(r->engines, engines, engines_n * sizeof *engines);
     r->engines_n = engines_n;

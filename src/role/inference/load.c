@@ -239,7 +239,7 @@ static void note_before(struct turn *t, const struct turn_view *view)
                                   .rev = row->rev,
                                   .created_ms = row->created_ms};
     memcpy(t->before.character, t->work.character, sizeof t->before.character);
-    memcpy(t->before.trace, t->work.trace, sizeof t->before.trace);
+    story_trace(&row->turn, t->before.trace);
 }
 
 /*

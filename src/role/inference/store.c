@@ -27,6 +27,11 @@ static struct metric metric_tokens[] = {
     METRIC(METRIC_COUNTER, "troupe_tokens_total", "kind=\"cached\"", "Tokens of stored replies."),
     METRIC(METRIC_COUNTER, "troupe_tokens_total", "kind=\"completion\"", "Tokens of stored replies."),
 };
+static const char *const error_codes[] = {"engine_failed", "internal", "not_found"};
+#define ERRORS(code)                                                                                                   \
+    METRIC(METRIC_COUNTER, "troupe_turn_errors_total", "code=\"" code "\"", "Replies that are an error.")
+static struct metric metric_errors[] = {ERRORS("engine_failed"), ERRORS("internal"), ERRORS("not_found"),
+                                        ERRORS("other")};
 static struct metric metric_adopted = METRIC(METRIC_COUNTER, "troupe_turns_adopted_total", NULL,
                                              "Replies that another attempt had stored first, sent again.");
 static struct metric metric_turn_time =
@@ -146,11 +151,34 @@ static void keep_context(struct turn *t)
     buf_release(&sealed);
 }
 
+void store_show_metrics(void)
+{
+    for (enum finish f = FINISH_STOP; f <= FINISH_ERROR; f++)
+        metric_show(&metric_turns[f]);
+    for (size_t i = 0; i < sizeof metric_errors / sizeof metric_errors[0]; i++)
+        metric_show(&metric_errors[i]);
+    for (size_t i = 0; i < sizeof metric_tokens / sizeof metric_tokens[0]; i++)
+        metric_show(&metric_tokens[i]);
+    metric_show(&metric_adopted);
+    metric_show(&metric_turn_time);
+}
+
+static void count_error(const char *code)
+{
+    size_t i = 0;
+
+    while (i < sizeof error_codes / sizeof error_codes[0] && strcmp(error_codes[i], code) != 0)
+        i++;
+    metric_add(&metric_errors[i], 1);
+}
+
 static void count_stored(const struct turn *t)
 {
     const uint64_t now = wall_ms();
 
     metric_add(&metric_turns[t->finish], 1);
+    if (t->finish == FINISH_ERROR)
+        count_error(t->code);
     metric_add(&metric_tokens[0], t->usage.prompt_tokens);
     metric_add(&metric_tokens[1], t->usage.cached_tokens);
     metric_add(&metric_tokens[2], t->usage.completion_tokens);
@@ -196,6 +224,7 @@ static void on_stored(void *ctx, enum tr_rc rc, bool mine, uint64_t change, cons
     fault_point("inference.stored");
     if (mine) {
         t->change = change;
+        story_log(LOG_DEBUG, "turn.stored", &t->work, "finish=%s", finish_name(t->finish));
         count_stored(t);
         if (t->context_exact && t->key.variant == 0 && t->has_seal)
             keep_context(t);
@@ -294,7 +323,10 @@ static void on_published(void *ctx, enum tr_rc rc, const struct tr_err *err)
         turn_finish(t, SETTLE_DEAD_LETTER, 0, tr_err_text(&t->cause));
     } else {
         fault_point("inference.published");
-        turn_log(t, LOG_DEBUG, "turn.done", TR_OK, finish_name(t->finish));
+        story_log(LOG_INFO, "turn.done", &t->work, "finish=%s%s%s ttft_ms=%u prompt=%u cached=%u completion=%u",
+                  finish_name(t->finish), t->code[0] != '\0' ? " code=" : "", t->code, (unsigned)t->ttft_ms,
+                  (unsigned)t->usage.prompt_tokens, (unsigned)t->usage.cached_tokens,
+                  (unsigned)t->usage.completion_tokens);
         turn_finish(t, SETTLE_ACK, 0, NULL);
     }
 }

@@ -133,6 +133,8 @@ void turn_begin(struct inference *r, const struct queue_incoming *msg, const str
     t->attempt = wall_ms() * 1000 + random % 1000;
     HASH_ADD(hh, r->turns, key, sizeof t->key, t);
     metric_set(&metric_in_hand, HASH_COUNT(r->turns));
+    story_taken(STORY_INFERENCE, &t->work);
+    story_log(LOG_DEBUG, "turn.claimed", &t->work, "attempt=%u", (unsigned)t->attempts + 1);
     turn_enter(t, TURN_KEY);
 }
 

@@ -2,8 +2,10 @@
  * worker - one inference role as a worker among others: its number, its queue, its record, the fence.
  *
  *   CONTROL     -> REGISTERING  on_control_declared
- *   REGISTERING -> DECLARING    on_registered
+ *   REGISTERING -> NAMING       on_registered    the queue's name goes into the catalogue
+ *   NAMING      -> DECLARING    on_named
  *   DECLARING   -> SERVING      on_declared      consuming
+ *   SERVING     -> SERVING      on_rejoined      the record was lost (FLUSHALL) while its time ran: the same number again
  *   SERVING     -> FENCED       fence            the record was not renewed before its time ended, or is gone
  *   FENCED      -> REGISTERING  on_beat          until it works
  *   any         -> LEAVING      worker_leave     the record is removed
@@ -15,10 +17,12 @@
 
 #include "base/metrics.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum stage { CONTROL, REGISTERING, DECLARING, SERVING, FENCED, LEAVING };
+enum stage { CONTROL, REGISTERING, NAMING, DECLARING, SERVING, FENCED, LEAVING };
 
 struct worker {
     struct inference *r; /* NULL: the role is gone, free at the callback */
@@ -37,6 +41,7 @@ static struct metric metric_fenced = METRIC(METRIC_COUNTER, "troupe_worker_fence
                                             "Times that a worker stopped consuming because its record had ended.");
 
 static void on_registered(void *ctx, enum tr_rc rc, uint32_t number, const struct tr_err *err);
+static void on_named(void *ctx, enum tr_rc rc, bool first, const char *value, const struct tr_err *err);
 static void on_declared(void *ctx, enum tr_rc rc, const struct tr_err *err);
 
 /* The first of the callback's lines: false: nobody is there any more. */
@@ -80,12 +85,13 @@ static void step_register(struct worker *w)
     }
 }
 
+/* The queue's name is known outside the registry before there is a queue (contract 11.13). */
 static void on_registered(void *ctx, enum tr_rc rc, uint32_t number, const struct tr_err *err)
 {
     struct worker *w = ctx;
-    struct queue_spec spec = {.name = w->record.queue, .kind = QUEUE_DURABLE};
-    struct queue *q;
+    struct catalogue *c;
     struct tr_err mine = {0};
+    char key[QUEUE_NAME_MAX + 16];
 
     if (!called(w) || w->stage == LEAVING)
         return;
@@ -93,6 +99,30 @@ static void on_registered(void *ctx, enum tr_rc rc, uint32_t number, const struc
         w->valid_until_ms = w->asked_ms + w->r->ttl_ms;
         w->record.number = number;
         topic_inference(w->r->character, number, w->record.queue);
+        w->stage = NAMING;
+        c = w->r->env.catalogue;
+        snprintf(key, sizeof key, "queue:%s", w->record.queue);
+        err = &mine;
+        rc = c->ops->setting_put(c, key, "", on_named, w, &w->op, &mine);
+    }
+    if (rc != TR_OK) {
+        w->op = NULL;
+        step_failed(w, rc, err);
+    }
+}
+
+static void on_named(void *ctx, enum tr_rc rc, bool first, const char *value, const struct tr_err *err)
+{
+    struct worker *w = ctx;
+    /* one consumer at a time: the broker is the lease between this worker and who drains after it */
+    struct queue_spec spec = {.name = w->record.queue, .kind = QUEUE_DURABLE, .single_active = true};
+    struct queue *q;
+    struct tr_err mine = {0};
+
+    (void)first, (void)value;
+    if (!called(w) || w->stage == LEAVING)
+        return;
+    if (rc == TR_OK) {
         w->stage = DECLARING;
         q = w->r->env.queue;
         err = &mine;
@@ -145,6 +175,37 @@ static void fence(struct worker *w, const char *cause)
     inference_hand_back(w->r, false);
 }
 
+/* The record was lost before its time: others can't have taken the queue yet.  The same number again, and nothing happened. */
+static void on_rejoined(void *ctx, enum tr_rc rc, uint32_t number, const struct tr_err *err)
+{
+    struct worker *w = ctx;
+
+    (void)err;
+    if (!called(w) || w->stage != SERVING)
+        return;
+    w->refreshed = rc == TR_OK;
+    if (rc != TR_OK)
+        return; /* again at the next beat, until the time ends */
+    if (number != w->record.number) {
+        w->record.number = number; /* what it has now; the next registration finds it */
+        fence(w, "the record is another's");
+        return;
+    }
+    w->valid_until_ms = w->asked_ms + w->r->ttl_ms;
+    log_event(LOG_INFO, "worker.rejoined", "character=%s number=%u", w->r->character, number);
+}
+
+static void rejoin(struct worker *w)
+{
+    struct registry *reg = w->r->env.registry;
+
+    w->asked_ms = loop_now_ms(w->r->env.loop);
+    if (reg->ops->worker_register(reg, &w->record, w->r->ttl_ms, on_rejoined, w, &w->op, NULL) != TR_OK) {
+        w->op = NULL;
+        w->refreshed = false;
+    }
+}
+
 static void on_refreshed(void *ctx, enum tr_rc rc, const struct tr_err *err)
 {
     struct worker *w = ctx;
@@ -155,7 +216,7 @@ static void on_refreshed(void *ctx, enum tr_rc rc, const struct tr_err *err)
     if (rc == TR_OK)
         w->valid_until_ms = w->asked_ms + w->r->ttl_ms;
     else if (rc == TR_NOT_FOUND)
-        fence(w, "the record is gone or another's");
+        rejoin(w);
     else
         log_event(LOG_WARN, "worker.refresh", "character=%s number=%u rc=%s cause=%Q", w->r->character,
                   w->record.number, tr_rc_name(rc), tr_err_text(err));
@@ -173,12 +234,35 @@ static void refresh(struct worker *w, uint64_t now)
     }
 }
 
+bool worker_may_take(struct worker *w)
+{
+    if (w->stage == SERVING && loop_now_ms(w->r->env.loop) >= w->valid_until_ms)
+        fence(w, "its time was over when a message came: this process was stopped, or the loop stood still");
+    return w->stage == SERVING;
+}
+
+/* Memory in use, in MiB; 0: not known. */
+static uint64_t rss_mib(void)
+{
+    FILE *const f = fopen("/proc/self/statm", "re");
+    unsigned long total = 0, resident = 0;
+
+    if (f == NULL)
+        return 0;
+    if (fscanf(f, "%lu %lu", &total, &resident) != 2)
+        resident = 0;
+    fclose(f);
+    return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE) >> 20;
+}
+
 /* A ninth of the record's time has passed: renewed every third of it, or at the next beat where that failed. */
 static void on_beat(void *ctx)
 {
     struct worker *w = ctx;
     const uint64_t now = loop_now_ms(w->r->env.loop), third = w->r->ttl_ms / 3;
 
+    if (w->r->rss_max_mib != 0 && rss_mib() > w->r->rss_max_mib)
+        inference_trouble(w->r, "this process takes more memory than TROUPE_WORKER_RSS_MAX_MIB");
     if (w->stage == SERVING && now >= w->valid_until_ms) {
         fence(w, "the record could not be renewed in time");
         tr_op_cancel(w->op);

@@ -13,6 +13,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "role/common/story.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -22,13 +23,21 @@
 
 #define PREFETCH 256
 #define BACKOFF_FIRST_MS 500
+#define NOBODY_MS 15000 /* a reply waits so long for a gateway to be there */
+#define NOBODY_PAUSE_MS 200
 
 struct event { /* one message in hand */
     struct notifier *r;
     struct uuid chat;
+    struct uuid turn; /* of a reply, with variant and trace: for the log; nil: it is something else */
+    int32_t variant;
+    char trace[ENVELOPE_TRACE_MAX + 1];
+    unsigned gateways;               /* that have it */
     struct queue_delivery *delivery; /* NULL: transient */
     uint32_t attempts;
-    uint8_t *body; /* owned: of a transient one; else borrowed from the delivery */
+    uint64_t created_ms; /* of a reply; else 0 */
+    bool nobody;         /* no gateway is known at all */
+    uint8_t *body;       /* owned: of a transient one; else borrowed from the delivery */
     size_t len;
     size_t pending; /* publishes that are not confirmed, and 1 while they are being started */
     struct tr_err failed;
@@ -89,6 +98,16 @@ static void event_free(struct event *e)
     free(e);
 }
 
+static void log_notified(const struct event *e)
+{
+    struct envelope about = {.chat = e->chat, .turn = e->turn, .variant = e->variant};
+
+    if (uuid_is_nil(&e->turn))
+        return;
+    memcpy(about.trace, e->trace, sizeof about.trace);
+    story_log(LOG_INFO, "turn.notified", &about, "gateways=%u", e->gateways);
+}
+
 /* All its publishes have ended: settle it. */
 static void event_end(struct event *e)
 {
@@ -103,7 +122,12 @@ static void event_end(struct event *e)
     DL_DELETE(r->sending, e);
     if (e->delivery == NULL) {
         event_free(e);
+    } else if (e->nobody && wall_ms() - e->created_ms < NOBODY_MS) {
+        /* a registry that lost its records, more likely than that there is none: they register again */
+        q->ops->retry(q, e->delivery, false, NOBODY_PAUSE_MS, NULL);
+        free(e);
     } else if (e->failed.rc == TR_OK) {
+        log_notified(e);
         fault_point("notifier.published");
         q->ops->ack(q, e->delivery);
         free(e);
@@ -154,6 +178,7 @@ static void published(struct event *e, const char *gateway, enum tr_rc rc, const
         e->failed = err != NULL ? *err : (struct tr_err){.rc = rc};
     if (rc != TR_OK && rc != TR_NOT_FOUND)
         e->failed.rc = rc;
+    e->gateways += rc == TR_OK;
     if (--e->pending == 0)
         event_end(e);
 }
@@ -208,6 +233,7 @@ static void line_send(struct line *line, const struct event *last, const char *c
         DL_DELETE(line->events, e);
         DL_APPEND(r->sending, e);
         e->pending = 1;
+        e->nobody = n == 0;
         for (size_t i = 0; i < n; i++)
             publish(e, names[i]);
         if (--e->pending == 0)
@@ -331,12 +357,19 @@ static void on_message(void *ctx, const struct queue_incoming *msg)
                         .chat = env.chat,
                         .delivery = msg->delivery,
                         .attempts = msg->attempts,
+                        .created_ms = env.kind == ENVELOPE_REPLY ? env.created_ms : 0,
                         .body = e->body,
                         .len = msg->body.len};
     if (msg->delivery == NULL)
         memcpy(e->body, msg->body.data, msg->body.len);
     else
         memcpy(&e->body, &msg->body.data, sizeof e->body); /* borrowed until settled; only ever read */
+    if (env.kind == ENVELOPE_REPLY) {
+        e->turn = env.turn;
+        e->variant = env.variant;
+        memcpy(e->trace, env.trace, sizeof e->trace);
+        story_taken(STORY_NOTIFY, &env);
+    }
     r->in_hand++;
     DL_APPEND(line->events, e);
     if (line->r == NULL) { /* new */

@@ -21,8 +21,11 @@
 #include "base/metrics.h"
 #include "domain/notes.h"
 #include "role/common/keyring.h"
+#include "role/common/story.h"
+#include "role/preprocess/drainer.h"
 #include "role/preprocess/router.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -33,6 +36,7 @@
 #define NO_WORKER_MS 300 /* put back for so long */
 #define NO_WORKER_LOG_MS 10000
 #define TROUBLE_MS 500
+#define REFUSED_MAX 4
 
 enum state { OPENING, ROUTING, PUBLISHING };
 
@@ -43,16 +47,18 @@ struct job {
     struct buf sealed; /* what env.sealed points to, once notes are made */
     enum state state;
     struct tr_op *op;
-    unsigned tries;
-    uint64_t due_ms;      /* ROUTING: not before; 0: at once */
-    bool parked;          /* ROUTING: waits for the router, or for due_ms */
-    struct tr_err unread; /* rc set: dead-letter it with this cause once its turn has gone on */
+    unsigned tries, refused;       /* refused: it was drained, and the choice is the queue that it came from */
+    uint64_t due_ms;               /* ROUTING: not before; 0: at once */
+    char from[QUEUE_NAME_MAX + 1]; /* drained out of this worker's queue; "": it is new */
+    bool parked;                   /* ROUTING: waits for the router, or for due_ms */
+    struct tr_err unread;          /* rc set: dead-letter it with this cause once its turn has gone on */
     struct job *prev, *next;
 };
 
 struct preprocess {
     struct role_env env;
     struct router *router;
+    struct drainer *drainer;
     struct queue_consumer *consumer;
     struct job *jobs;
     size_t in_hand;
@@ -79,6 +85,8 @@ static struct metric metric_done =
     METRIC(METRIC_COUNTER, "troupe_preprocess_total", NULL, "Messages sent on to a worker.");
 static struct metric metric_unread = METRIC(METRIC_COUNTER, "troupe_preprocess_unread_total", NULL,
                                             "Messages that could not be read and were dead-lettered.");
+static struct metric metric_drained =
+    METRIC(METRIC_COUNTER, "troupe_drained_total", NULL, "Messages taken out of the queues of workers that are gone.");
 static struct metric metric_no_worker =
     METRIC(METRIC_COUNTER, "troupe_preprocess_no_worker_total", NULL, "Messages put back because no worker was alive.");
 
@@ -193,7 +201,12 @@ static void job_route(struct job *job)
 
     job->state = ROUTING;
     job->parked = false;
-    if (rc == TR_BUSY) {
+    if (rc == TR_OK && strcmp(queue, job->from) == 0 && job->refused++ >= REFUSED_MAX) {
+        job_end(job, SETTLE_LATER, ROUTER_FRESH_MS); /* its worker is back: the message belongs to it, where it was */
+    } else if (rc == TR_OK && strcmp(queue, job->from) == 0) { /* the list is older than that worker's end */
+        router_doubt(r->router, job->env.character);
+        park(job, loop_now_ms(r->env.loop) + ROUTER_FRESH_MS); /* or until a list is read */
+    } else if (rc == TR_BUSY) {
         park(job, 0);
     } else if (rc != TR_OK) {
         metric_add(&metric_no_worker, 1);
@@ -202,7 +215,9 @@ static void job_route(struct job *job)
     } else {
         job->state = PUBLISHING;
         rc = role_pass_on(&r->env, queue, &job->env, on_published, job, &job->op, &err);
-        if (rc != TR_OK) {
+        if (rc == TR_OK) {
+            story_log(LOG_INFO, "turn.routed", &job->env, "queue=%s", queue);
+        } else {
             job->op = NULL;
             publish_failed(job, rc, &err);
         }
@@ -215,7 +230,7 @@ static void on_workers_read(void *ctx)
     struct job *job, *next;
 
     DL_FOREACH_SAFE (r->jobs, job, next)
-        if (job->parked && job->due_ms == 0)
+        if (job->parked && (job->due_ms == 0 || job->refused > 0))
             job_route(job);
 }
 
@@ -324,7 +339,7 @@ static void job_begin(struct job *job)
     struct tr_err err = {0};
     enum tr_rc rc;
 
-    if (job->env.sealed.len == 0) {
+    if (job->env.sealed.len == 0 || job->from[0] != '\0') { /* nothing to read, or it was read before */
         job_route(job);
         return;
     }
@@ -340,9 +355,8 @@ static void job_begin(struct job *job)
     }
 }
 
-static void on_message(void *ctx, const struct queue_incoming *msg)
+static void take(struct preprocess *r, const struct queue_incoming *msg, bool drained)
 {
-    struct preprocess *r = ctx;
     struct queue *q = r->env.queue;
     struct job *job = calloc(1, sizeof *job);
     struct tr_err err = {0};
@@ -370,11 +384,27 @@ static void on_message(void *ctx, const struct queue_incoming *msg)
         free(job);
         return;
     }
+    if (!drained)
+        story_taken(STORY_INCOMING, &job->env);
     job->r = r;
     job->delivery = msg->delivery;
+    if (drained)
+        snprintf(job->from, sizeof job->from, "%s", msg->queue);
     DL_APPEND(r->jobs, job);
     r->in_hand++;
     job_begin(job);
+}
+
+static void on_message(void *ctx, const struct queue_incoming *msg)
+{
+    take(ctx, msg, false);
+}
+
+/* Out of the queue of a worker that is gone. */
+static void on_drained(void *ctx, const struct queue_incoming *msg)
+{
+    metric_add(&metric_drained, 1);
+    take(ctx, msg, true);
 }
 
 static void on_declared(void *ctx, enum tr_rc rc, const struct tr_err *err)
@@ -437,6 +467,7 @@ enum tr_rc preprocess_start(const struct role_env *env, preprocess_started *star
     const struct queue_spec spec = {.name = TOPIC_INCOMING, .kind = QUEUE_DURABLE};
     struct preprocess *r = calloc(1, sizeof *r);
     struct start *s = calloc(1, sizeof *s);
+    uint64_t ttl_ms = 0;
     enum tr_rc rc;
 
     if (r == NULL || s == NULL) {
@@ -445,7 +476,11 @@ enum tr_rc preprocess_start(const struct role_env *env, preprocess_started *star
     }
     r->env = *env;
     *s = (struct start){.r = r, .started = started, .ctx = ctx};
-    rc = router_new(env, on_workers_read, r, &r->router, err);
+    rc = config_u64(env->config, "TROUPE_WORKER_TTL_MS", 100, 3600000, &ttl_ms, err);
+    if (rc == TR_OK)
+        rc = router_new(env, on_workers_read, r, &r->router, err);
+    if (rc == TR_OK)
+        rc = drainer_new(env, ttl_ms, on_drained, r, &r->drainer, err);
     if (rc == TR_OK && (timer_start(env->loop, 0, 0, on_drain_timer, r, &r->drain_timer) != TR_OK ||
                         timer_start(env->loop, 0, 0, on_tick, r, &r->tick) != TR_OK))
         rc = tr_fail(err, TR_NOMEM, "preprocess");
@@ -473,6 +508,8 @@ void preprocess_drain(struct preprocess *r, void (*drained)(void *ctx), void *ct
     r->drained_ctx = ctx;
     r->env.queue->ops->consumer_stop(r->env.queue, r->consumer);
     r->consumer = NULL;
+    drainer_free(r->drainer);
+    r->drainer = NULL;
     if (config_u64(r->env.config, "TROUPE_DRAIN_SECONDS", 0, 3600, &seconds, &err) != TR_OK)
         log_event(LOG_WARN, "preprocess.config", "cause=%Q", tr_err_text(&err));
     timer_again(r->drain_timer, r->in_hand == 0 ? 0 : seconds * 900); /* a tenth is left for closing */
@@ -490,6 +527,7 @@ void preprocess_free(struct preprocess *r)
     }
     if (r->consumer != NULL)
         r->env.queue->ops->consumer_stop(r->env.queue, r->consumer);
+    drainer_free(r->drainer);
     hand_back(r);
     router_free(r->router);
     timer_stop(r->tick);

@@ -10,6 +10,11 @@
 
 #define LISTS_MAX 1024 /* characters kept; past it the table is begun anew */
 #define POOL "any"
+/*
+ * A worker gets no chats before it is so old, where others are twice as old: a queue that was declared a moment ago may not
+ * outlive a kill of the broker (contract 11.13).  Those that start together, as at the first start, wait for nobody.
+ */
+#define YOUNG_MS 12000
 
 struct worker {
     struct hrw_node node;
@@ -84,24 +89,32 @@ static void take(struct list *list, const struct registry_worker *found, size_t 
 {
     struct worker *workers = calloc(n > 0 ? n : 1, sizeof *workers);
     struct hrw_node *nodes = calloc(n > 0 ? n : 1, sizeof *nodes);
+    uint64_t oldest = 0;
+    size_t kept = 0;
 
     if (workers == NULL || nodes == NULL) {
         free(workers);
         free(nodes);
         return; /* the old ones stay */
     }
+    for (size_t i = 0; i < n; i++)
+        if (found[i].age_ms > oldest)
+            oldest = found[i].age_ms;
     for (size_t i = 0; i < n; i++) {
-        memcpy(workers[i].queue, found[i].queue, sizeof workers[i].queue);
-        workers[i].queue[QUEUE_NAME_MAX] = '\0';
-        nodes[i] = (struct hrw_node){.id = hrw_hash(workers[i].queue, strlen(workers[i].queue)),
-                                     .weight = found[i].weight > 0 ? found[i].weight : 1,
-                                     .load = found[i].load};
+        if (found[i].age_ms < YOUNG_MS && oldest >= 2 * YOUNG_MS)
+            continue;
+        memcpy(workers[kept].queue, found[i].queue, sizeof workers[kept].queue);
+        workers[kept].queue[QUEUE_NAME_MAX] = '\0';
+        nodes[kept] = (struct hrw_node){.id = hrw_hash(workers[kept].queue, strlen(workers[kept].queue)),
+                                        .weight = found[i].weight > 0 ? found[i].weight : 1,
+                                        .load = found[i].load};
+        kept++;
     }
     free(list->workers);
     free(list->nodes);
     list->workers = workers;
     list->nodes = nodes;
-    list->n = n;
+    list->n = kept;
     list->known = true;
 }
 

@@ -94,6 +94,104 @@ static void configuration(void **state)
     unlink(path);
 }
 
+static const char *write_to(const char *path, const char *text, size_t len)
+{
+    FILE *const f = fopen(path, "w");
+
+    assert_non_null(f);
+    assert_int_equal(fwrite(text, 1, len, f), len);
+    fclose(f);
+    return path;
+}
+
+/* A value from a file: TROUPE_BROKER_FILE for TROUPE_BROKER. */
+static void configuration_in_files(void **state)
+{
+    static const struct {
+        const char *secret; /* what is in the file; NULL: there is none */
+        size_t len;
+        const char *value, *part; /* part: of the error */
+    } rows[] = {
+#define ROW(text, value, part) {text, sizeof text - 1, value, part}
+        ROW("amqp://u:pw@host/", "amqp://u:pw@host/", NULL),
+        ROW("amqp://u:pw@host/\r\n\n", "amqp://u:pw@host/", NULL),
+        ROW("", "", NULL),
+        ROW("pw1\npw2\n", NULL, "more than one line"),
+        ROW("pw1\0pw2", NULL, "no text"),
+#undef ROW
+        {NULL, 0, NULL, "No such file"},
+    };
+    char dir[] = "/tmp/troupe-conf-XXXXXX", env[64], secret[64], line[160];
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    snprintf(env, sizeof env, "%s/.env", dir);
+    snprintf(secret, sizeof secret, "%s/secret", dir);
+    snprintf(line, sizeof line, "TROUPE_BROKER_FILE=%s\n", secret);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct config *c = NULL;
+        struct tr_err err = {0};
+
+        if (rows[i].secret != NULL)
+            write_to(secret, rows[i].secret, rows[i].len);
+        else
+            unlink(secret);
+        write_to(env, line, strlen(line));
+        if (rows[i].part == NULL) {
+            assert_int_equal(config_load(env, &c, &err), TR_OK);
+            assert_string_equal(config_str(c, "TROUPE_BROKER"), rows[i].value);
+            assert_true(config_is_set(c, "TROUPE_BROKER"));
+            config_free(c);
+            continue;
+        }
+        assert_int_equal(config_load(env, &c, &err), TR_INVALID);
+        assert_non_null(strstr(err.msg, rows[i].part));
+        assert_non_null(strstr(err.msg, "TROUPE_BROKER_FILE"));
+        assert_null(strstr(err.msg, "pw")); /* nothing of what is in it */
+    }
+    unlink(env);
+    rmdir(dir);
+}
+
+static void a_key_and_its_file(void **state)
+{
+    static const char both[] = "TROUPE_BROKER=a\nTROUPE_BROKER_FILE=/b\n", unknown[] = "TROUPE_BROKR_FILE=/b\n";
+    char env[] = "/tmp/troupe-env-XXXXXX", secret[] = "/tmp/troupe-secret-XXXXXX", line[80];
+    struct config *c = NULL;
+    struct tr_err err = {0};
+
+    (void)state;
+    close(mkstemp(env));
+    close(mkstemp(secret));
+    write_to(secret, "of the file\n", 12);
+    assert_int_equal(config_load(write_to(env, both, strlen(both)), &c, &err), TR_INVALID);
+    assert_non_null(strstr(err.msg, "TROUPE_BROKER and TROUPE_BROKER_FILE"));
+    assert_int_equal(config_load(write_to(env, unknown, strlen(unknown)), &c, &err), TR_INVALID);
+    assert_non_null(strstr(err.msg, "TROUPE_BROKR_FILE"));
+
+    write_to(env, "TROUPE_BROKER=a\n", 16); /* the environment wins, in whichever form */
+    setenv("TROUPE_BROKER_FILE", secret, 1);
+    assert_int_equal(config_load(env, &c, &err), TR_OK);
+    assert_string_equal(config_str(c, "TROUPE_BROKER"), "of the file");
+    config_free(c);
+    setenv("TROUPE_BROKER", "b", 1);
+    assert_int_equal(config_load(env, &c, &err), TR_INVALID);
+    unsetenv("TROUPE_BROKER_FILE");
+    snprintf(line, sizeof line, "TROUPE_BROKER_FILE=%s\n", secret);
+    assert_int_equal(config_load(write_to(env, line, strlen(line)), &c, &err), TR_OK);
+    assert_string_equal(config_str(c, "TROUPE_BROKER"), "b");
+    config_free(c);
+    unsetenv("TROUPE_BROKER");
+
+    setenv("TROUPE_MASTER_KEY_FILE", secret, 1); /* is a key itself */
+    assert_int_equal(config_load("/nowhere", &c, &err), TR_OK);
+    assert_string_equal(config_str(c, "TROUPE_MASTER_KEY_FILE"), secret);
+    config_free(c);
+    unsetenv("TROUPE_MASTER_KEY_FILE");
+    unlink(env);
+    unlink(secret);
+}
+
 struct mark {
     struct loop_call call;
     struct loop *loop;
@@ -227,6 +325,7 @@ static void metrics_text(void **state)
     static struct metric other = METRIC(METRIC_GAUGE, "t_now", NULL, "A gauge.");
     static struct metric b = METRIC(METRIC_COUNTER, "t_total", "x=\"2\"", "A count.");
     static struct metric h = METRIC(METRIC_HISTOGRAM, "t_seconds", NULL, "A time.");
+    static struct metric none = METRIC(METRIC_COUNTER, "t_none_total", NULL, "Nothing yet.");
     struct buf out = {0};
     const char *text;
 
@@ -236,12 +335,16 @@ static void metrics_text(void **state)
     metric_add(&b, 3);
     metric_observe_us(&h, 1500);
     metric_observe_us(&h, 400000000);
+    metric_show(&none);
     metrics_render(&out);
     text = buf_str(&out);
     assert_non_null(strstr(text, "# TYPE t_total counter\nt_total{x=\"1\"} 2\nt_total{x=\"2\"} 3\n"));
     assert_non_null(strstr(text, "t_now 7\n"));
     assert_non_null(strstr(text, "t_seconds_bucket{le=\"0.001\"} 0\nt_seconds_bucket{le=\"0.002\"} 1\n"));
     assert_non_null(strstr(text, "t_seconds_bucket{le=\"+Inf\"} 2\nt_seconds_sum 400.001500\nt_seconds_count 2\n"));
+    assert_non_null(strstr(text, "t_none_total 0\n"));
+    assert_non_null(strstr(text, "\nprocess_open_fds "));
+    assert_non_null(strstr(text, "troupe_build_info{version="));
     buf_release(&out);
 }
 
@@ -251,6 +354,8 @@ int main(void)
         cmocka_unit_test(json_strings),
         cmocka_unit_test(errors_are_wrapped_and_cut),
         cmocka_unit_test(configuration),
+        cmocka_unit_test(configuration_in_files),
+        cmocka_unit_test(a_key_and_its_file),
         cmocka_unit_test(calls_come_in_order),
         cmocka_unit_test(an_offloaded_job_ends_once),
         cmocka_unit_test(metrics_text),

@@ -1,6 +1,7 @@
 /* Tests of domain/hrw: XXH64's published values, and contract 3.5 and 11.12 as properties over random memberships. */
 #include "domain/hrw.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -77,6 +78,108 @@ static void minimal_move(void **state)
     }
 }
 
+/*
+ * Any change of the set at once: some workers go, some come.  The theoretical minimum exactly: a chat moves if its worker
+ * is gone, or to one that is new, and for no other reason.  Back to the old set (in another order): the old map.
+ */
+static void any_change_moves_the_minimum(void **state)
+{
+    size_t moved = 0, stayed = 0;
+
+    (void)state;
+    for (int round = 0; round < 3000; round++) {
+        struct hrw_node nodes[NODES_MAX], now[2 * NODES_MAX], back[NODES_MAX];
+        size_t n = make_nodes(nodes), n_now = 0, kept, shift = next_random() % n;
+
+        for (size_t i = 0; i < n; i++) {
+            back[(i + shift) % n] = nodes[i];
+            if (next_random() % 4 != 0)
+                now[n_now++] = nodes[i];
+        }
+        kept = n_now;
+        for (uint64_t more = next_random() % 4; more > 0 || n_now == 0; more -= more > 0) {
+            uint64_t name = next_random();
+
+            now[n_now++] = (struct hrw_node){hrw_hash(&name, sizeof name), 1U << next_random() % 4, 0};
+        }
+        for (uint64_t c = 0; c < 20; c++) {
+            struct uuid chat = chat_of(next_random());
+            uint64_t before = nodes[hrw_choose(&chat, nodes, n)].id;
+            size_t after = hrw_choose(&chat, now, n_now);
+            bool lives = false;
+
+            for (size_t i = 0; i < kept; i++)
+                lives = lives || now[i].id == before;
+            if (lives && after < kept)
+                assert_true(now[after].id == before);
+            else
+                assert_true(now[after].id != before);
+            moved += now[after].id != before;
+            stayed += now[after].id == before;
+            assert_true(back[hrw_choose(&chat, back, n)].id == before);
+        }
+    }
+    assert_true(moved > 1000 && stayed > 1000); /* both were looked at */
+}
+
+/* How many move is as many as the weights say: to a new worker w/(W + w) of all, from a lost one w/W; within 5 sigma. */
+static void moved_share_is_the_weights(void **state)
+{
+    double came = 0, went = 0, came_want = 0, went_want = 0, came_var = 0, went_var = 0;
+
+    (void)state;
+    for (int round = 0; round < 2000; round++) {
+        struct hrw_node nodes[NODES_MAX];
+        size_t n = make_nodes(nodes);
+        double all = 0, share;
+
+        for (size_t i = 0; i < n; i++)
+            all += nodes[i].weight;
+        share = nodes[n - 1].weight / all; /* the last one is new, or lost */
+        for (uint64_t c = 0; c < 50; c++) {
+            struct uuid chat = chat_of(next_random());
+            size_t with = hrw_choose(&chat, nodes, n), without = hrw_choose(&chat, nodes, n - 1);
+
+            if (round % 2 == 0)
+                came += with != without;
+            else
+                went += with != without;
+        }
+        *(round % 2 == 0 ? &came_want : &went_want) += 50 * share;
+        *(round % 2 == 0 ? &came_var : &went_var) += 50 * share * (1 - share);
+    }
+    assert_true(fabs(came - came_want) < 5 * sqrt(came_var));
+    assert_true(fabs(went - went_want) < 5 * sqrt(went_var));
+}
+
+/* Over random memberships every worker has its share: Pearson's chi-squared, within 6 sigma of its mean. */
+static void every_share_is_right(void **state)
+{
+    double chi = 0, freedom = 0;
+
+    (void)state;
+    for (int round = 0; round < 200; round++) {
+        struct hrw_node nodes[NODES_MAX];
+        size_t n = make_nodes(nodes), chats = 2000, count[NODES_MAX] = {0};
+        double all = 0;
+
+        for (size_t i = 0; i < n; i++)
+            all += nodes[i].weight;
+        for (size_t c = 0; c < chats; c++) {
+            struct uuid chat = chat_of(next_random());
+
+            count[hrw_choose(&chat, nodes, n)]++;
+        }
+        for (size_t i = 0; i < n; i++) {
+            double want = (double)chats * nodes[i].weight / all;
+
+            chi += ((double)count[i] - want) * ((double)count[i] - want) / want;
+        }
+        freedom += (double)n - 1;
+    }
+    assert_true(fabs(chi - freedom) < 6 * sqrt(2 * freedom));
+}
+
 static void shares_follow_the_weights(void **state)
 {
     struct hrw_node nodes[] = {{11, 1, 0}, {12, 1, 0}, {13, 2, 0}, {14, 4, 0}};
@@ -150,6 +253,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(xxh64_known_answers),
         cmocka_unit_test(minimal_move),
+        cmocka_unit_test(any_change_moves_the_minimum),
+        cmocka_unit_test(moved_share_is_the_weights),
+        cmocka_unit_test(every_share_is_right),
         cmocka_unit_test(shares_follow_the_weights),
         cmocka_unit_test(ties_and_order),
         cmocka_unit_test(bound_holds),

@@ -346,8 +346,24 @@ FIXTURE static void reply_to(const struct uuid *turn, const struct uuid *predece
     tell_reply(turn, predecessor, 0, text);
 }
 
+struct expected_log {
+    const struct view *view;
+    size_t len;
+};
+
+FIXTURE static bool is_logged(void *ctx)
+{
+    const struct expected_log *e = ctx;
+
+    return strlen(e->view->log) >= e->len;
+}
+
+/* What the view was told since the last time, exactly: waited for, and then a moment more for what should not come. */
 FIXTURE static void expect_log(struct view *w, const char *want)
 {
+    struct expected_log e = {w, strlen(want)};
+
+    (void)support_until(fx.loop, is_logged, &e, SUPPORT_LIMIT_MS);
     support_for(fx.loop, 30);
     assert_string_equal(w->log, want);
     w->log[0] = '\0';

@@ -6,9 +6,9 @@
 
 #include <cmocka.h>
 
-#include "role/gateway/address.h"
+#include "role/common/address.h"
+#include "role/common/http_parse.h"
 #include "role/gateway/frame.h"
-#include "role/gateway/http_parse.h"
 #include "role/gateway/json_out.h"
 #include "role/gateway/protocol.h"
 #include "tests/unit/role/fake_desk.h"

@@ -68,7 +68,7 @@ static void add_gateway(struct fixture *f, const char *name, bool holds_chat, bo
         declare(f, name, QUEUE_TRANSIENT);
         watch(f, name);
     }
-    assert_int_equal(wait_end(&w, r->ops->gateway_refresh(r, name, 60000, wait_done, &w, &w.op, &w.err)), TR_OK);
+    assert_int_equal(wait_end(&w, r->ops->gateway_refresh(r, name, 60000, wait_done, &w, &w.op, &w.err)), TR_NOT_FOUND);
     w = (struct wait){.loop = f->loop};
     if (holds_chat)
         assert_int_equal(wait_end(&w, r->ops->conn_put(r, &f->chat, name, 60000, wait_done, &w, &w.op, &w.err)), TR_OK);
@@ -252,12 +252,103 @@ static void test_drain(void **state)
     end(&f, role);
 }
 
+static size_t confirmed;
+
+static void on_confirmed(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    (void)ctx, (void)err;
+    assert_int_equal(rc, TR_OK);
+    confirmed++;
+}
+
+/* Replies number from .. to - 1, each of a chat of its own, so in all partitions; nobody waits for them. */
+static void burst(struct fixture *f, size_t from, size_t to)
+{
+    struct queue *q = f->env.queue;
+
+    for (size_t i = from; i < to; i++) {
+        const struct envelope env = {
+            .kind = ENVELOPE_REPLY, .chat = fresh_uuid(), .offset = i, .finish = FINISH_STOP, .created_ms = wall_ms()};
+        struct buf body = {0};
+        struct queue_message msg = {.queue = topic_notify(&env.chat)};
+        struct tr_op *op;
+
+        assert_int_equal(envelope_encode(&env, &body), TR_OK);
+        msg.body = (struct slice){body.data, body.len};
+        assert_int_equal(q->ops->publish(q, &msg, on_confirmed, NULL, &op, NULL), TR_OK);
+        buf_release(&body);
+    }
+}
+
+static size_t times_seen(const struct fixture *f, uint64_t offset)
+{
+    size_t n = 0;
+
+    for (size_t s = 0; s < f->seen_n; s++)
+        n += f->seen[s].env.offset == offset;
+    return n;
+}
+
+struct all_of {
+    const struct fixture *f;
+    size_t n;
+};
+
+static bool all_seen(void *ctx)
+{
+    const struct all_of *all = ctx;
+
+    for (size_t i = 0; i < all->n; i++)
+        if (times_seen(all->f, i) == 0)
+            return false;
+    return true;
+}
+
+/*
+ * Two notifiers: a partition is of one at a time.  The first to come has them all and the other stands by: nothing comes
+ * twice.  What the first holds when it ends goes out through the second.
+ */
+static void test_two_notifiers(void **state)
+{
+    struct fixture f;
+    struct notifier *first = start(&f), *standby = NULL;
+    struct wait w = {.loop = f.loop};
+    struct all_of all = {&f, 100};
+
+    (void)state;
+    confirmed = 0;
+    assert_int_equal(wait_end(&w, notifier_start(&f.env, on_started, &w, &standby, &w.err)), TR_OK);
+    add_gateway(&f, "gateway.a", false, true);
+    burst(&f, 0, 100);
+    assert_true(support_until(f.loop, all_seen, &all, SUPPORT_LIMIT_MS));
+    support_count(f.loop, &settle_acks, 100);
+    assert_int_equal(f.seen_n, 100);
+
+    all.n = 200;
+    burst(&f, 100, 200);
+    while (f.seen_n == 100) /* the first of them is out: the others are in hand, or on their way */
+        support_for(f.loop, 1);
+    notifier_free(first);
+    burst(&f, 200, 220);
+    all.n = 220;
+    assert_true(support_until(f.loop, all_seen, &all, SUPPORT_LIMIT_MS));
+    support_count(f.loop, &confirmed, 220);
+    support_for(f.loop, 50);
+    for (size_t i = 0; i < 100; i++)
+        assert_int_equal(times_seen(&f, i), 1);
+    for (size_t i = 200; i < 220; i++)
+        assert_int_equal(times_seen(&f, i), 1);
+    for (unsigned i = 0; i < NOTIFY_PARTITIONS; i++)
+        assert_int_equal(queue_length_of(&f, topic_notify_number(i)), 0);
+    end(&f, standby);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_holders),     cmocka_unit_test(test_no_record),    cmocka_unit_test(test_nobody),
         cmocka_unit_test(test_order),       cmocka_unit_test(test_gateway_gone), cmocka_unit_test(test_registry_down),
-        cmocka_unit_test(test_undecodable), cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_undecodable), cmocka_unit_test(test_drain),        cmocka_unit_test(test_two_notifiers),
     };
 
     log_set_level(LOG_ERROR);

@@ -1,5 +1,5 @@
 /* address - see address.h. */
-#include "role/gateway/address.h"
+#include "role/common/address.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

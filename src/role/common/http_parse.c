@@ -1,5 +1,5 @@
 /* http_parse - see http_parse.h. */
-#include "role/gateway/http_parse.h"
+#include "role/common/http_parse.h"
 
 #include <string.h>
 #include <strings.h>

@@ -1,6 +1,6 @@
 /* address - listen addresses and browsers' Origins: reading and comparing them.  Pure. */
-#ifndef GATEWAY_ADDRESS_H
-#define GATEWAY_ADDRESS_H
+#ifndef ROLE_COMMON_ADDRESS_H
+#define ROLE_COMMON_ADDRESS_H
 
 #include "base/result.h"
 

@@ -3,8 +3,8 @@
  * cookie, lists of tokens, entity tags.  Pure: no I/O, no clock, no logging.
  * Strict where leniency lets requests be smuggled: CRLF only, no folds, one Content-Length, no Transfer-Encoding.
  */
-#ifndef GATEWAY_HTTP_PARSE_H
-#define GATEWAY_HTTP_PARSE_H
+#ifndef ROLE_COMMON_HTTP_PARSE_H
+#define ROLE_COMMON_HTTP_PARSE_H
 
 #include "base/buf.h"
 

@@ -1,0 +1,139 @@
+/*
+ * impl - what the files of the PostgreSQL catalogue share; nobody else includes it.
+ *   catalogue.c  the port's side: each operation's statement, and what its rows mean
+ *   op.c         operations: waiting for a fitting host, deadlines, cancellation, the one callback
+ *   link.c       one connection a host: connecting, what it is (primary, replica), pipelined statements, losing it
+ *   schema.c     the schema, step by step
+ */
+#ifndef ADAPTER_POSTGRES_IMPL_H
+#define ADAPTER_POSTGRES_IMPL_H
+
+#include "adapter/postgres/catalogue.h"
+#include "base/resolve.h"
+#include "base/url.h"
+
+#include <libpq-fe.h>
+#include <uv.h>
+
+#define PG_PARAMS_MAX 8
+#define PG_OPS_MAX 65536 /* operations under way; past it a start says TR_BUSY */
+#define PG_TIMEOUT_MS 10000
+#define PG_PROBE_MS 1000
+#define PG_SCHEMA_VERSION 1
+
+enum pg_want {
+    PG_PRIMARY, /* writes, and what must be read where it was written */
+    PG_ANY,     /* a replica that is up to date, else the primary */
+    PG_INIT,    /* the primary, with or without a schema: the steps of the schema */
+    PG_CHECK,   /* answered out of what is known of the hosts, once one was asked */
+};
+
+struct postgres_catalogue;
+struct pg_op;
+struct pg_link;
+
+/* What the rows mean.  TR_OK, or what the caller is told. */
+typedef enum tr_rc pg_read(struct pg_op *op, const PGresult *rows, struct tr_err *err);
+typedef void pg_call(struct pg_op *op, enum tr_rc rc, const PGresult *rows, const struct tr_err *err);
+
+struct pg_op {
+    struct tr_op op; /* first: the caller's handle */
+    struct postgres_catalogue *c;
+    struct pg_op *older, *younger; /* all that are not answered, by deadline */
+    struct pg_op *next;            /* in the line, or in flight on a link */
+    bool in_line, sent, answered, cancelled, write;
+    unsigned syncs; /* still to come */
+    bool asks_lsn;
+    bool stale_checked, behind; /* on a replica: its first row says whether it is up to date */
+    unsigned tries;
+    uint64_t deadline_ms;
+    enum pg_want want;
+    const char *sql;
+    int n; /* parameters; owned, in `args` */
+    const char *values[PG_PARAMS_MAX];
+    int lengths[PG_PARAMS_MAX], formats[PG_PARAMS_MAX];
+    char *args;
+    pg_read *read;
+    pg_call *call;
+    union {
+        catalogue_done *plain;
+        catalogue_character_done *character;
+        catalogue_characters_done *characters;
+        catalogue_setting_done *setting;
+        catalogue_keys_done *keys;
+        service_checked *check;
+    } done;
+    void *ctx;
+    /* what came so far */
+    PGresult *rows; /* owned: the statement's */
+    enum tr_rc rc;
+    struct tr_err err;
+    uint64_t lsn;
+    struct service_report report;
+};
+
+enum pg_state { PG_DOWN, PG_RESOLVING, PG_CONNECTING, PG_ASKING, PG_UP };
+
+struct pg_link {
+    struct postgres_catalogue *c;
+    size_t host;
+    enum pg_state state;
+    PGconn *conn;
+    struct pg_socket *socket;
+    struct resolve *resolving;
+    struct pg_op *flight, **flight_end; /* sent, in order */
+    bool primary;
+    int schema;      /* version; 0: none; -1: not known */
+    unsigned probes; /* under way: answers to them come between those of operations */
+    uint64_t retry_ms, pause_ms, began_ms, probed_ms;
+    bool ever;
+    int server_version;
+    uint64_t clock_ms, clock_at_ms; /* the server's wall clock, and ours (of the loop) when it was told */
+    enum tr_rc trouble;
+    struct tr_err trouble_err;
+};
+
+struct postgres_catalogue {
+    struct catalogue base;
+    struct loop *loop;
+    struct url url;
+    struct pg_op *oldest, *youngest; /* not answered */
+    size_t ops_n;
+    struct pg_op *line, **line_end; /* waiting for a fitting link */
+    struct loop_timer *tick;
+    struct loop_call cancels;
+    bool cancels_posted, closing, pumping;
+    uint64_t lsn; /* of this process's newest write */
+    size_t turn;  /* whose turn it is among the replicas */
+    struct pg_link link[URL_HOSTS_MAX];
+};
+
+extern const char pg_not_newer[];                     /* schema.c: fails where the schema is of a newer version */
+extern const char *const pg_steps[PG_SCHEMA_VERSION]; /* schema.c: [i] brings it from version i to i + 1 */
+
+/* ---- op.c ---- */
+enum tr_rc pg_op_new(struct postgres_catalogue *c, enum pg_want want, bool write, const char *sql, pg_read *read,
+                     pg_call *call, void *ctx, struct pg_op **ret_op, struct tr_err *err) TR_MUST_CHECK;
+/* The next parameter; text, or bytes. */
+void pg_text(struct pg_op *op, const char *value);
+void pg_bytes(struct pg_op *op, struct slice value);
+/* Start; its parameters are copied; the operation is taken in any case. */
+enum tr_rc pg_start(struct pg_op *op, struct tr_op **ret_op, struct tr_err *err) TR_MUST_CHECK;
+void pg_answer(struct pg_op *op, enum tr_rc rc, const struct tr_err *err);
+void pg_op_free(struct pg_op *op);
+/* Into the line again: nothing of it was done. */
+void pg_again(struct pg_op *op);
+/* Send what a link can take now; answer checks that can be answered. */
+void pg_pump(struct postgres_catalogue *c);
+void pg_cancel_all(struct postgres_catalogue *c);
+void pg_on_tick(void *ctx);
+
+/* ---- link.c ---- */
+void pg_link_tick(struct pg_link *l, uint64_t now_ms);
+void pg_link_close(struct pg_link *l);
+/* Hand an operation to a link that is up; false: it is not. */
+bool pg_link_send(struct pg_link *l, struct pg_op *op);
+void pg_link_lost(struct pg_link *l, const char *why);
+const char *pg_where(const struct pg_link *l, char out[96]);
+
+#endif

@@ -1,0 +1,163 @@
+/* reply - what Redis' answers mean.  They come from outside, so they are read with care; tests/fuzz/fuzz_redis_reply.c. */
+#include "adapter/redis/impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CONTEXT_HEAD (16 + 8)
+
+static enum tr_rc odd(struct tr_err *err)
+{
+    return tr_fail(err, TR_INVALID, "Redis answers with something else than expected");
+}
+
+enum tr_rc rr_read_nothing(struct rr_op *op, const redisReply *reply, struct tr_err *err)
+{
+    (void)op, (void)reply, (void)err;
+    return TR_OK;
+}
+
+enum tr_rc rr_read_number(struct rr_op *op, const redisReply *reply, struct tr_err *err)
+{
+    if (reply->type != REDIS_REPLY_INTEGER || reply->integer < 0)
+        return odd(err);
+    op->number = (uint64_t)reply->integer;
+    return TR_OK;
+}
+
+enum tr_rc rr_read_register(struct rr_op *op, const redisReply *reply, struct tr_err *err)
+{
+    const enum tr_rc rc = rr_read_number(op, reply, err);
+
+    return rc == TR_OK && (op->number == 0 || op->number > UINT32_MAX) ? odd(err) : rc;
+}
+
+enum tr_rc rr_read_refresh(struct rr_op *op, const redisReply *reply, struct tr_err *err)
+{
+    const enum tr_rc rc = rr_read_number(op, reply, err);
+
+    return rc == TR_OK && op->number == 0 ? tr_fail(err, TR_NOT_FOUND, "the record is gone or another's") : rc;
+}
+
+/* "<time of registration>\n<record>" of the worker `number`; false: it is no worker of ours. */
+static bool read_worker(const redisReply *number, const redisReply *record, uint64_t now, struct registry_worker *w)
+{
+    const char *const body = memchr(record->str, '\n', record->len);
+    uint64_t since;
+    uint32_t n;
+
+    if (body == NULL || !rr_number(number->str, number->len, &n) || n == 0 ||
+        rr_record_parse(body + 1, record->len - (size_t)(body + 1 - record->str), w) != TR_OK)
+        return false;
+    since = strtoull(record->str, NULL, 10);
+    w->age_ms = since > 0 && now > since ? now - since : 0;
+    w->number = n;
+    return true;
+}
+
+/* now, then number and record of each.  A record that can't be read is no worker of ours. */
+enum tr_rc rr_read_workers(struct rr_op *op, const redisReply *reply, struct tr_err *err)
+{
+    const size_t before = strlen(op->r->prefix) + strlen("troupe:workers:");
+    const size_t name_len = op->argvlen[1] - before;
+    uint64_t now;
+
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements % 2 != 1 || reply->element[0]->type != REDIS_REPLY_STRING ||
+        name_len > CHARACTER_ID_MAX)
+        return odd(err);
+    now = strtoull(reply->element[0]->str, NULL, 10);
+    op->workers = calloc(reply->elements / 2 + 1, sizeof *op->workers);
+    if (op->workers == NULL)
+        return tr_fail(err, TR_NOMEM, "registry: workers");
+    for (size_t i = 1; i + 1 < reply->elements; i += 2) {
+        const redisReply *const number = reply->element[i], *const record = reply->element[i + 1];
+        struct registry_worker *const w = &op->workers[op->n];
+
+        if (number->type != REDIS_REPLY_STRING || record->type != REDIS_REPLY_STRING)
+            return odd(err);
+        if (!read_worker(number, record, now, w))
+            continue;
+        memcpy(w->character, op->argv[1] + before, name_len);
+        w->character[name_len] = '\0';
+        snprintf(w->queue, sizeof w->queue, "inference.%s.%u", w->character, (unsigned)w->number);
+        op->n++;
+    }
+    return TR_OK;
+}
+
+enum tr_rc rr_read_put(struct rr_op *op, const redisReply *reply, struct tr_err *err)
+{
+    const enum tr_rc rc = rr_read_number(op, reply, err);
+
+    return rc == TR_OK && op->number == 0
+               ? tr_fail(err, TR_BUSY, "registry: there are %d gateways already", REGISTRY_GATEWAYS_MAX)
+               : rc;
+}
+
+/* Of a gateway: whether it was known before. */
+enum tr_rc rr_read_put_known(struct rr_op *op, const redisReply *reply, struct tr_err *err)
+{
+    const enum tr_rc rc = rr_read_put(op, reply, err);
+
+    return rc == TR_OK && op->number == 2 ? tr_fail(err, TR_NOT_FOUND, "registered, but it was not before") : rc;
+}
+
+enum tr_rc rr_read_names(struct rr_op *op, const redisReply *reply, struct tr_err *err)
+{
+    if (reply->type != REDIS_REPLY_ARRAY)
+        return odd(err);
+    for (size_t i = 0; i < reply->elements && op->n < REGISTRY_GATEWAYS_MAX; i++) {
+        const redisReply *const name = reply->element[i];
+
+        if (name->type != REDIS_REPLY_STRING)
+            return odd(err);
+        if (name->len == 0 || strlen(name->str) != name->len)
+            continue; /* no name of ours */
+        op->names[op->n++] = name->str;
+    }
+    return TR_OK;
+}
+
+enum tr_rc rr_read_context(struct rr_op *op, const redisReply *reply, struct tr_err *err)
+{
+    const uint8_t *const data = (const uint8_t *)reply->str;
+
+    if (reply->type == REDIS_REPLY_NIL)
+        return tr_fail(err, TR_NOT_FOUND, "registry: no context");
+    if (reply->type != REDIS_REPLY_STRING || reply->len < CONTEXT_HEAD)
+        return odd(err);
+    memcpy(op->context.last_turn.b, data, 16);
+    for (int i = 0; i < 8; i++)
+        op->context.change = op->context.change << 8 | data[16 + i];
+    op->context.sealed = (struct slice){data + CONTEXT_HEAD, (size_t)reply->len - CONTEXT_HEAD};
+    return TR_OK;
+}
+
+enum tr_rc rr_read_server(struct rr_op *op, const redisReply *reply, struct tr_err *err)
+{
+    const char *version, *at;
+    char where[96];
+    int len;
+
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 4)
+        return odd(err);
+    for (size_t i = 0; i < 4; i++)
+        if (reply->element[i]->type != REDIS_REPLY_STRING)
+            return odd(err);
+    at = rr_where(op->r, where);
+    version = strstr(reply->element[0]->str, "redis_version:");
+    version = version != NULL ? version + strlen("redis_version:") : "?";
+    len = (int)strcspn(version, "\r\n");
+    if (len > 40)
+        len = 40;
+    if (strstr(reply->element[3]->str, "role:slave") != NULL)
+        return tr_fail(err, TR_INVALID, "Redis %.*s at %s is a replica, which takes no writes: name the primary", len,
+                       version, at);
+    if (strtoul(version, NULL, 10) < 6)
+        return tr_fail(err, TR_INVALID, "Redis %.*s at %s is too old: 6.2 or newer is needed", len, version, at);
+    snprintf(op->report.server, sizeof op->report.server, "Redis %.*s at %s", len, version, at);
+    op->report.clock_ms =
+        strtoull(reply->element[1]->str, NULL, 10) * 1000 + strtoull(reply->element[2]->str, NULL, 10) / 1000;
+    return TR_OK;
+}

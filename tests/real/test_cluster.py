@@ -1,0 +1,180 @@
+"""The roles as processes on the real servers: init, doctor, several gateways, dedicated workers, a worker's death.  One set of
+servers for all; each test has its own cluster of ours.  (tests/fault/canary_servers.py searches the servers' folders.)"""
+import asyncio
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "lib"))
+from cluster import Cluster  # noqa: E402
+from servers import Servers  # noqa: E402
+from troupe import Client, run  # noqa: E402
+
+servers = Servers(rabbitmq=1, redis=1, postgres=2, cassandra=1)
+
+
+def line(out, name):
+    return next(l for l in out.splitlines() if l[6:].startswith(name))
+
+
+def init_twice_and_doctor():
+    c = Cluster(servers)
+    try:
+        got = c.command("doctor")
+        assert got.returncode == 1 and "troupe init" in line(got.stdout, "catalogue"), got
+        assert line(got.stdout, "history").startswith("FAIL") and "troupe init" in line(got.stdout, "history"), got
+        for _ in range(2):
+            got = c.command("init")
+            assert got.returncode == 0, got
+        got = c.command("doctor")
+        assert got.returncode == 0 and "All is well." in got.stdout, got
+        for name, server in (("catalogue", "PostgreSQL"), ("history", "Cassandra"), ("broker", "RabbitMQ"), ("registry", "Redis")):
+            assert line(got.stdout, name).startswith("ok") and server in line(got.stdout, name), got
+        assert "tr-secret" not in got.stdout + got.stderr, "a password was shown"
+        # another master key: told, and nothing is made
+        other = Cluster(servers)
+        got = other.command("init")
+        assert got.returncode == 1 and "sealed with a master key" in got.stderr, got
+        got = other.command("gateway")
+        assert got.returncode == 1 and "TROUPE_MASTER_KEY_FILE" in got.stderr and "troupe init" in got.stderr, got
+        shutil.copytree(os.path.join(c.folder, "data"), os.path.join(HERE, "..", "..", ".deps", "real-data"), dirs_exist_ok=True)
+        other.stop()
+    finally:
+        c.stop()
+
+
+def cluster(*args, **kwargs):
+    """On the stores that the first test made, with their master key."""
+    c = Cluster(servers, *args, **kwargs)
+    shutil.copytree(os.path.join(HERE, "..", "..", ".deps", "real-data"), os.path.join(c.folder, "data"))
+    return c
+
+
+def doctor_names_what_is_wrong():
+    c = cluster()
+    try:
+        for name, key, server in (("registry", "TROUPE_REGISTRY", "redis"), ("broker", "TROUPE_BROKER", "rabbitmq"),
+                                  ("catalogue", "TROUPE_CATALOGUE", "postgres"), ("history", "TROUPE_HISTORY", "cassandra")):
+            if server in ("redis", "postgres"):  # the others take long to come back: a port where nobody listens does it
+                servers.do(server, "stop")
+                got = c.command("doctor")
+                servers.do(server, "start")
+            else:
+                got = c.command("doctor", **{key: re.sub(r":\d+/", ":9/", c.env[key])})
+            said = line(got.stdout, name)
+            assert got.returncode == 1 and said.startswith("FAIL") and re.search("cannot reach|refused", said), said
+            assert sum(l.startswith("FAIL") for l in got.stdout.splitlines()) == 1, got.stdout
+            if "tr-secret" in c.env[key]:
+                got = c.command("doctor", **{key: c.env[key].replace("tr-secret", "wrong-one")})
+                said = line(got.stdout, name)
+                assert got.returncode == 1 and said.startswith("FAIL") and "password" in said, said
+                assert "wrong-one" not in got.stdout + got.stderr
+        got = c.command("doctor", TROUPE_HISTORY=c.env["TROUPE_HISTORY"].rsplit("/", 1)[0] + "/nowhere")
+        assert got.returncode == 1 and "troupe init" in line(got.stdout, "history"), got
+        got = c.command("doctor", TROUPE_BROKER="kafka://x/")
+        assert got.returncode == 1 and "TROUPE_BROKER" in line(got.stdout, "broker") and "amqp:" in line(got.stdout, "broker"), got
+        got = c.command("doctor", prefix=["faketime", "-f", "+61s"])
+        late = [l for l in got.stdout.splitlines() if "clock" in l]
+        assert got.returncode == 1 and late and re.search(r"clock is 6[01]\.\d s behind", late[0]), got
+    finally:
+        c.stop()
+
+
+async def events_on_all_gateways():
+    with cluster(inference=2) as c:
+        one, two = c.of("gateway")
+        a = await Client(Front(one)).connect()
+        b = await Client(Front(two), a.token).connect()
+        chat = (await a.open("mira"))["chat"]
+        await b.open(chat=chat)
+        turn = await a.say(chat, "to both")
+        for client in (a, b):
+            assert (await client.reply(turn))["text"] == "Mira heard: to both"
+        # a gateway dies: the client goes on at the other one, and misses nothing
+        waiting = await b.say(chat, "while it dies")
+        two.stopping = True
+        two.send(signal.SIGKILL)
+        back = await Client(Front(one), a.token).connect()
+        opened = await back.open(chat=chat, after=turn)
+        if not any(v["finish"] == "stop" for t in opened["turns"] if t["turn"] == waiting for v in t["variants"]):
+            assert (await back.reply(waiting))["text"] == "Mira heard: while it dies"
+        await a.reply(waiting)
+        for client in (a, back):
+            await client.close()
+
+
+class Front:
+    """One gateway as the server of a Client."""
+
+    def __init__(self, process):
+        from troupe import Server
+        self.server = Server.__new__(Server)
+        self.url = self.server.url = "http://127.0.0.1:%d" % process.port
+        self.session = self.server.session
+        self.http = self.server.http
+
+
+async def dedicated_workers_and_the_pool():
+    with cluster(inference=1, dedicated=["mira"], TROUPE_LOG_LEVEL="debug") as c:
+        popular = next(p for p in c.processes if p.args)
+        pool = next(p for p in c.of("inference") if not p.args)
+        async with Client(c.gateways()) as a:
+            mira = (await a.open("mira"))["chat"]
+            juno = (await a.open("juno"))["chat"]
+            await asyncio.sleep(1)
+            for chat, process, other in ((mira, popular, pool), (juno, pool, popular)):
+                await a.reply(await a.say(chat, "who writes this?"))
+                assert chat in open(process.log_path).read() and chat not in open(other.log_path).read()
+            # the dedicated one goes: the pool takes over; it comes back: so do its chats
+            popular.stop()
+            start = time.monotonic()
+            await a.reply(await a.say(mira, "and now?"))
+            print("   taken over in %.2f s" % (time.monotonic() - start))
+            assert mira in open(pool.log_path).read()
+
+
+async def a_dead_worker_is_drained():
+    """SIGKILL of a worker with turns on its queue: the others answer them within its TTL and a generation."""
+    with cluster("stub:?delay_ms=700", inference=2) as c:
+        victim = c.of("inference")[0]
+        clients, turns = [], []
+        for _ in range(12):
+            a = await Client(c.gateways()).connect()
+            clients.append((a, (await a.open("mira"))["chat"]))
+        for a, chat in clients:
+            turns.append((a, await a.say(chat, "answer me")))
+        await asyncio.sleep(0.2)
+        victim.stopping = True
+        victim.send(signal.SIGKILL)
+        start = time.monotonic()
+        for a, turn in turns:
+            assert (await a.reply(turn))["finish"] == "stop"
+        took = time.monotonic() - start
+        print("   all answered %.2f s after the kill (TTL 2.00, a generation 0.70)" % took)
+        assert took < 2 * 2.0 + 0.7 + 1.0, took
+        for a, _ in clients:
+            await a.close()
+
+
+async def worker_in_trouble_leaves():
+    with cluster("stub:?fail_word=breaks", inference=2, TROUPE_WORKER_ERRORS_MAX=3) as c:
+        async with Client(c.gateways()) as a:
+            chat = (await a.open("mira"))["chat"]
+            turn = await a.say(chat, "this breaks")
+            await a.reply(turn, timeout=60)
+            await asyncio.sleep(1)
+            left = [p for p in c.of("inference") if "worker.trouble" in open(p.log_path).read()]
+            assert left and all(p.starts > 1 for p in left), "nobody left, or was not started again"
+            assert (await a.reply(await a.say(chat, "and this does not")))["finish"] == "stop"
+
+
+with servers:
+    try:
+        run([init_twice_and_doctor, doctor_names_what_is_wrong, events_on_all_gateways, dedicated_workers_and_the_pool,
+             a_dead_worker_is_drained, worker_in_trouble_leaves])
+    finally:
+        shutil.rmtree(os.path.join(HERE, "..", "..", ".deps", "real-data"), ignore_errors=True)

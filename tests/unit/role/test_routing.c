@@ -1,0 +1,374 @@
+/*
+ * routing - a popular character's own workers and the shared pool (contract 8): who gets which chats, what becomes of
+ * them when the last own worker dies and when it returns.  Preprocess and inference over the real embedded adapters.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "role/inference/inference.h"
+#include "role/preprocess/preprocess.h"
+#include "role/preprocess/router.h"
+#include "tests/unit/role/fixture.h"
+
+#define TTL_MS 900
+#define WORKERS_MAX 4
+
+/* --- workers: each has an engine of its own, whose generations are counted --- */
+
+struct runner {
+    struct engine *engine;
+    struct inference *role; /* NULL: not running */
+    char instance[16];
+    size_t generated;
+};
+
+static struct runner runners[WORKERS_MAX];
+static const struct engine_ops *engine_inner;
+static struct fixture f;
+static struct preprocess *role;
+
+static enum tr_rc spy_generate(struct engine *e, const struct engine_request *req, const struct engine_callbacks *cb,
+                               void *ctx, struct engine_job **ret_job, struct tr_err *err)
+{
+    for (size_t i = 0; i < WORKERS_MAX; i++)
+        runners[i].generated += runners[i].engine == e;
+    return engine_inner->generate(e, req, cb, ctx, ret_job, err);
+}
+
+static void on_started(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    wait_called(ctx, rc, err);
+}
+
+/* Worker i of a character; one that ran before comes back as a new process would, under a new id. */
+static void run(size_t i, const char *character)
+{
+    static struct engine_ops ops;
+    static unsigned births;
+    struct runner *w = &runners[i];
+    struct role_env env = f.env;
+    struct wait wait = {.loop = f.loop};
+
+    if (w->engine == NULL) {
+        assert_int_equal(stub_engine_open(f.loop, "?delay_ms=250", &w->engine, NULL), TR_OK);
+        if (engine_inner == NULL) {
+            engine_inner = w->engine->ops;
+            ops = *engine_inner;
+            ops.generate = spy_generate;
+        }
+        w->engine->ops = &ops;
+    }
+    snprintf(w->instance, sizeof w->instance, "worker%u", births++);
+    env.instance = w->instance;
+    assert_int_equal(
+        wait_end(&wait, inference_start(&env, &w->engine, 1, character, on_started, &wait, &w->role, &wait.err)),
+        TR_OK);
+}
+
+/* As a SIGKILL: its record stays until its time is over, what it held is in its queue again. */
+static void die(size_t i)
+{
+    inference_free(runners[i].role);
+    runners[i].role = NULL;
+}
+
+static int setup(void **state)
+{
+    struct wait w = {0};
+
+    (void)state;
+    setenv("TROUPE_WORKER_TTL_MS", "900", 1);
+    setup_env(&f);
+    unsetenv("TROUPE_WORKER_TTL_MS");
+    w.loop = f.loop;
+    assert_int_equal(wait_end(&w, preprocess_start(&f.env, on_started, &w, &role, &w.err)), TR_OK);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    preprocess_free(role);
+    for (size_t i = 0; i < WORKERS_MAX; i++)
+        die(i);
+    support_for(f.loop, 10);
+    for (size_t i = 0; i < WORKERS_MAX; i++)
+        if (runners[i].engine != NULL)
+            runners[i].engine->ops->close(runners[i].engine);
+    memset(runners, 0, sizeof runners);
+    teardown_env(&f);
+    return 0;
+}
+
+/* --- what the tests do --- */
+
+static void on_worker(void *ctx, enum tr_rc rc, uint32_t number, const struct tr_err *err)
+{
+    (void)number;
+    wait_called(ctx, rc, err);
+}
+
+static void put_record(const struct registry_worker *worker)
+{
+    struct wait w = {.loop = f.loop};
+    struct registry *r = f.env.registry;
+
+    assert_int_equal(wait_end(&w, r->ops->worker_register(r, worker, 60000, on_worker, &w, &w.op, &w.err)), TR_OK);
+}
+
+/* A record and a watched queue, and nobody behind them. */
+static struct registry_worker add_record(const char *character, uint32_t number)
+{
+    struct registry_worker worker = {.slots = 1, .weight = 1, .number = number};
+
+    strcpy(worker.character, character);
+    snprintf(worker.id, sizeof worker.id, "%s%u", character, (unsigned)number);
+    topic_inference(character, number, worker.queue);
+    put_record(&worker);
+    declare(&f, worker.queue, QUEUE_DURABLE);
+    watch(&f, worker.queue);
+    return worker;
+}
+
+static void remove_record(const struct registry_worker *worker)
+{
+    struct wait w = {.loop = f.loop};
+    struct registry *r = f.env.registry;
+
+    assert_int_equal(wait_end(&w, r->ops->worker_remove(r, worker, wait_done, &w, &w.op, &w.err)), TR_OK);
+}
+
+/* The router's lists grow old, and the next message has them read anew (and may still go by the old ones). */
+static void let_the_router_look(const char *character)
+{
+    struct envelope work = {.kind = ENVELOPE_WORK, .chat = fresh_uuid(), .turn = fresh_uuid(), .created_ms = wall_ms()};
+
+    strcpy(work.character, character);
+    support_for(f.loop, ROUTER_FRESH_MS + 50);
+    publish(&f, TOPIC_INCOMING, &work, false);
+    await_seen(&f, ENVELOPE_WORK, &work.turn, 1);
+}
+
+#define CHATS 60
+
+/* A turn of each chat, routed; the queues they went to. */
+static void route(const struct uuid *chats, const char *character, char queues[CHATS][QUEUE_NAME_MAX + 1])
+{
+    const struct uuid turn = fresh_uuid(); /* the same for all: so they are found again */
+
+    for (size_t i = 0; i < CHATS; i++) {
+        struct envelope work = {.kind = ENVELOPE_WORK, .chat = chats[i], .turn = turn, .created_ms = wall_ms()};
+
+        strcpy(work.character, character);
+        publish(&f, TOPIC_INCOMING, &work, false);
+    }
+    await_seen(&f, ENVELOPE_WORK, &turn, CHATS);
+    for (size_t i = 0; i < CHATS; i++)
+        for (size_t s = 0; s < f.seen_n; s++)
+            if (uuid_eq(&f.seen[s].env.turn, &turn) && uuid_eq(&f.seen[s].env.chat, &chats[i]))
+                strcpy(queues[i], f.seen[s].queue);
+}
+
+static void all_at(char queues[CHATS][QUEUE_NAME_MAX + 1], const char *prefix)
+{
+    for (size_t i = 0; i < CHATS; i++)
+        assert_memory_equal(queues[i], prefix, strlen(prefix));
+}
+
+static void only_moved_from(char before[CHATS][QUEUE_NAME_MAX + 1], char after[CHATS][QUEUE_NAME_MAX + 1],
+                            const char *gone)
+{
+    size_t moved = 0;
+
+    for (size_t i = 0; i < CHATS; i++) {
+        if (strcmp(before[i], gone) == 0)
+            moved++;
+        else
+            assert_string_equal(after[i], before[i]);
+        assert_string_not_equal(after[i], gone);
+    }
+    assert_in_range(moved, 1, CHATS - 1);
+}
+
+/* Its own workers first, every other character to the pool, and only the chats of a lost worker move. */
+static void own_workers_and_the_pool(void **state)
+{
+    static char ada[CHATS][QUEUE_NAME_MAX + 1], bob[CHATS][QUEUE_NAME_MAX + 1], again[CHATS][QUEUE_NAME_MAX + 1];
+    struct uuid chats[CHATS];
+    struct registry_worker one, two;
+
+    (void)state;
+    for (size_t i = 0; i < CHATS; i++)
+        chats[i] = fresh_uuid();
+    add_record("any", 1);
+    add_record("any", 2);
+    one = add_record("ada", 1);
+    two = add_record("ada", 2);
+    route(chats, "ada", ada);
+    all_at(ada, "inference.ada.");
+    route(chats, "bob", bob);
+    all_at(bob, "inference.any.");
+
+    remove_record(&one);
+    let_the_router_look("ada");
+    route(chats, "ada", again);
+    only_moved_from(ada, again, one.queue);
+    all_at(again, "inference.ada.");
+    remove_record(&two); /* the last of its own: the pool, by the pool's own choice */
+    let_the_router_look("ada");
+    route(chats, "ada", again);
+    assert_memory_equal(again, bob, sizeof bob);
+    put_record(&one);
+    put_record(&two);
+    let_the_router_look("ada");
+    route(chats, "ada", again); /* both are back: every chat is where it was */
+    assert_memory_equal(again, ada, sizeof ada);
+    route(chats, "bob", again); /* who was not concerned never moved */
+    assert_memory_equal(again, bob, sizeof bob);
+}
+
+/* Every turn has one reply, and they came in order. */
+static void answered_in_order(const struct envelope *turns, size_t n)
+{
+    size_t at = 0;
+
+    for (size_t i = 0; i < n; i++)
+        await_seen(&f, ENVELOPE_REPLY, &turns[i].turn, 1);
+    for (size_t i = 0; i < f.seen_n; i++)
+        if (at < n && f.seen[i].env.kind == ENVELOPE_REPLY && uuid_eq(&f.seen[i].env.turn, &turns[at].turn))
+            at++;
+    assert_int_equal(at, n);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(read_turn(&f, &turns[i].turn).variants, 1);
+        assert_int_equal(read_turn(&f, &turns[i].turn).finish, FINISH_STOP);
+    }
+}
+
+static void say(struct envelope *turn, const char *text)
+{
+    accept(&f, text, turn);
+    publish(&f, TOPIC_INCOMING, turn, false);
+}
+
+struct wait_workers {
+    struct wait w;
+    size_t n;
+};
+
+static void on_workers(void *ctx, enum tr_rc rc, const struct registry_worker *list, size_t n, const struct tr_err *err)
+{
+    struct wait_workers *workers = ctx;
+
+    (void)list;
+    workers->n = rc == TR_OK ? n : 0;
+    wait_called(&workers->w, rc == TR_NOT_FOUND ? TR_OK : rc, err);
+}
+
+static size_t living(const char *character)
+{
+    struct wait_workers workers = {.w = {.loop = f.loop}};
+    struct registry *r = f.env.registry;
+
+    assert_int_equal(
+        wait_end(&workers.w, r->ops->workers(r, character, on_workers, &workers, &workers.w.op, &workers.w.err)),
+        TR_OK);
+    return workers.n;
+}
+
+/* The last own worker dies with turns in its queue: the pool answers them, in order; it returns: the chat moves back. */
+static void the_pool_takes_over_and_gives_back(void **state)
+{
+    enum { AT_ADA, LEFT, BETWEEN, AFTER, TURNS = 12 };
+    struct envelope turns[TURNS];
+    uint64_t died_ms, ended_ms, drained_ms;
+    size_t n = 0, own, pool;
+
+    (void)state;
+    watch(&f, topic_notify(&f.chat));
+    run(0, "ada");
+    run(1, "any");
+    say(&turns[n++], "at ada");
+    answered_in_order(turns, n);
+    assert_int_equal(runners[0].generated, 1);
+    assert_int_equal(runners[1].generated, 0);
+
+    for (; n < 5; n++)
+        say(&turns[n], "left behind");
+    while (queue_length_of(&f, TOPIC_INCOMING) > 0) /* they are in its queue, the first of them begun */
+        support_for(f.loop, 1);
+    die(0);
+    died_ms = loop_now_ms(f.loop);
+    assert_in_range(queue_length_of(&f, "inference.ada.1"), 3, 4);
+    for (; n < 7; n++)
+        say(&turns[n], "behind these"); /* routed to the dead one's queue, as long as its record lasts */
+    while (living("ada") > 0)
+        assert_true(loop_now_ms(f.loop) - died_ms < SUPPORT_LIMIT_MS);
+    ended_ms = loop_now_ms(f.loop);
+    while (queue_length_of(&f, "inference.ada.1") > 0)
+        assert_true(loop_now_ms(f.loop) - ended_ms < SUPPORT_LIMIT_MS);
+    drained_ms = loop_now_ms(f.loop);
+    print_message("TTL %d ms: the record ended %u ms after the death, the queue was drained %u ms later\n", TTL_MS,
+                  (unsigned)(ended_ms - died_ms), (unsigned)(drained_ms - ended_ms));
+    assert_true(drained_ms - ended_ms < TTL_MS + 300); /* a busy machine's timers are late: see the figure */
+    answered_in_order(turns, n);
+    assert_int_equal(queue_length_of(&f, "inference.ada.1"), 0);
+    pool = runners[1].generated;
+    assert_in_range(pool, 5, 6);
+
+    say(&turns[n++], "straight to the pool");
+    answered_in_order(turns, n);
+    assert_int_equal(runners[1].generated, ++pool);
+
+    own = runners[0].generated;
+    run(0, "ada"); /* number 1 is free: the same queue */
+    for (; n < 10; n++)
+        say(&turns[n], "on the way back"); /* while nobody may know yet, and the drainer still holds the queue */
+    answered_in_order(turns, n);
+    support_for(f.loop, 700);
+    pool = runners[1].generated;
+    for (; n < TURNS; n++)
+        say(&turns[n], "at home again");
+    answered_in_order(turns, n);
+    assert_int_equal(runners[1].generated, pool);
+    assert_true(runners[0].generated >= own + 2);
+    assert_in_range(runners[0].generated + runners[1].generated, TURNS, TURNS + 1); /* one was begun where it died */
+}
+
+/* No pool: a character's messages wait for its own workers, wherever they lie. */
+static void no_pool_at_all(void **state)
+{
+    struct envelope turns[4];
+    size_t n = 0;
+
+    (void)state;
+    watch(&f, topic_notify(&f.chat));
+    run(0, "ada");
+    say(&turns[n++], "one");
+    answered_in_order(turns, n);
+    die(0);
+    for (; n < 3; n++)
+        say(&turns[n], "nobody is there");
+    support_for(f.loop, 3 * TTL_MS);
+    assert_int_equal(count_seen(&f, ENVELOPE_REPLY, NULL), 1);
+    assert_int_equal(queue_length_of(&f, "inference.ada.1") + queue_length_of(&f, TOPIC_INCOMING), 2);
+    run(0, "ada");
+    say(&turns[n++], "back");
+    answered_in_order(turns, n);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(own_workers_and_the_pool, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_pool_takes_over_and_gives_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_pool_at_all, setup, teardown),
+    };
+
+    log_set_level(LOG_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
