@@ -246,7 +246,7 @@ static void test_down_and_up(void **state)
     assert_true(mono_ns() - began < 15000 * 1000000ull);
     assert_int_equal(do_accept(patient, &acc, &a), TR_OK);
     assert_int_equal(a.accepted.outcome, ACCEPT_DONE); /* the one above was not written, indeed */
-    assert_true(counted("troupe_reconnections_total{service=\"cassandra\"} ") >= 1);
+    assert_true(counted("troupe_reconnections_total{service=\"history\"} ") >= 1);
     store_free(patient);
     store_free(s);
 }

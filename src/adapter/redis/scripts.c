@@ -18,60 +18,61 @@
 const char *const rr_scripts[RR_SCRIPTS] = {
     /* KEYS set; ARGV record's prefix, id, wish, ttl, record -> number */
     [RR_WORKER_REGISTER] =
-        NOW_MS RECORD_ID "local n=0 "
-                         "for _,m in ipairs(redis.call('SMEMBERS',KEYS[1])) do "
-                         "  local rec=redis.pcall('GET',ARGV[1]..m) "
-                         "  if type(rec)=='string' and idof(rec)==ARGV[2] then n=tonumber(m) or 0 end "
-                         "end "
-                         "local wish=tonumber(ARGV[3]) "
-                         "if n==0 and wish>0 and redis.call('EXISTS',ARGV[1]..wish)==0 then n=wish end "
-                         "if n==0 then n=1 while redis.call('EXISTS',ARGV[1]..n)==1 do n=n+1 end end "
-                         "redis.call('SET',ARGV[1]..n,string.format('%.0f',now)..'\\n'..ARGV[5],'PX',ARGV[4]) "
-                         "redis.call('SADD',KEYS[1],n) "
-                         "return n",
-    /* KEYS record, set; ARGV id, ttl, record, number -> 1, or 0: gone or another's */
-    [RR_WORKER_REFRESH] =
-        RECORD_ID "local rec=redis.call('GET',KEYS[1]) "
-                  "if not rec or idof(rec)~=ARGV[1] then return 0 end "
-                  "redis.call('SET',KEYS[1],(string.match(rec,'^%d+') or '0')..'\\n'..ARGV[3],'PX',ARGV[2]) "
-                  "redis.call('SADD',KEYS[2],ARGV[4]) "
-                  "return 1",
-    /* KEYS record, set; ARGV id, number */
-    [RR_WORKER_REMOVE] =
-        RECORD_ID "local rec=redis.call('GET',KEYS[1]) "
-                  "if rec and idof(rec)==ARGV[1] then redis.call('DEL',KEYS[1]) redis.call('SREM',KEYS[2],ARGV[2]) end "
-                  "return 1",
-    /* KEYS set; ARGV record's prefix -> now, number, record, number, record, … */
-    [RR_WORKERS] = NOW_MS "local out={string.format('%.0f',now)} "
+        (NOW_MS RECORD_ID "local n=0 "
                           "for _,m in ipairs(redis.call('SMEMBERS',KEYS[1])) do "
                           "  local rec=redis.pcall('GET',ARGV[1]..m) "
-                          "  if type(rec)=='string' then out[#out+1]=m out[#out+1]=rec "
-                          "  else redis.call('SREM',KEYS[1],m) end "
+                          "  if type(rec)=='string' and idof(rec)==ARGV[2] then n=tonumber(m) or 0 end "
                           "end "
-                          "return out",
+                          "local wish=tonumber(ARGV[3]) "
+                          "if n==0 and wish>0 and redis.call('EXISTS',ARGV[1]..wish)==0 then n=wish end "
+                          "if n==0 then n=1 while redis.call('EXISTS',ARGV[1]..n)==1 do n=n+1 end end "
+                          "redis.call('SET',ARGV[1]..n,string.format('%.0f',now)..'\\n'..ARGV[5],'PX',ARGV[4]) "
+                          "redis.call('SADD',KEYS[1],n) "
+                          "return n"),
+    /* KEYS record, set; ARGV id, ttl, record, number -> 1, or 0: gone or another's */
+    [RR_WORKER_REFRESH] =
+        (RECORD_ID "local rec=redis.call('GET',KEYS[1]) "
+                   "if not rec or idof(rec)~=ARGV[1] then return 0 end "
+                   "redis.call('SET',KEYS[1],(string.match(rec,'^%d+') or '0')..'\\n'..ARGV[3],'PX',ARGV[2]) "
+                   "redis.call('SADD',KEYS[2],ARGV[4]) "
+                   "return 1"),
+    /* KEYS record, set; ARGV id, number */
+    [RR_WORKER_REMOVE] =
+        (RECORD_ID
+         "local rec=redis.call('GET',KEYS[1]) "
+         "if rec and idof(rec)==ARGV[1] then redis.call('DEL',KEYS[1]) redis.call('SREM',KEYS[2],ARGV[2]) end "
+         "return 1"),
+    /* KEYS set; ARGV record's prefix -> now, number, record, number, record, … */
+    [RR_WORKERS] = (NOW_MS "local out={string.format('%.0f',now)} "
+                           "for _,m in ipairs(redis.call('SMEMBERS',KEYS[1])) do "
+                           "  local rec=redis.pcall('GET',ARGV[1]..m) "
+                           "  if type(rec)=='string' then out[#out+1]=m out[#out+1]=rec "
+                           "  else redis.call('SREM',KEYS[1],m) end "
+                           "end "
+                           "return out"),
     /* KEYS sorted set; ARGV name, ttl, most -> 1, 2: it is new, or 0: there are too many others */
     [RR_NAME_PUT] =
-        NOW_MS "redis.call('ZREMRANGEBYSCORE',KEYS[1],'-inf',string.format('%.0f',now)) "
-               "local known=redis.call('ZSCORE',KEYS[1],ARGV[1]) "
-               "if not known and redis.call('ZCARD',KEYS[1])>=tonumber(ARGV[3]) then return 0 end "
-               "redis.call('ZADD',KEYS[1],string.format('%.0f',now+ARGV[2]),ARGV[1]) "
-               "if redis.call('PTTL',KEYS[1])<tonumber(ARGV[2]) then redis.call('PEXPIRE',KEYS[1],ARGV[2]) end "
-               "return known and 1 or 2",
+        (NOW_MS "redis.call('ZREMRANGEBYSCORE',KEYS[1],'-inf',string.format('%.0f',now)) "
+                "local known=redis.call('ZSCORE',KEYS[1],ARGV[1]) "
+                "if not known and redis.call('ZCARD',KEYS[1])>=tonumber(ARGV[3]) then return 0 end "
+                "redis.call('ZADD',KEYS[1],string.format('%.0f',now+ARGV[2]),ARGV[1]) "
+                "if redis.call('PTTL',KEYS[1])<tonumber(ARGV[2]) then redis.call('PEXPIRE',KEYS[1],ARGV[2]) end "
+                "return known and 1 or 2"),
     /* KEYS sorted set; ARGV most -> names */
     [RR_NAMES] =
-        NOW_MS "return redis.call('ZRANGEBYSCORE',KEYS[1],string.format('(%.0f',now),'+inf','LIMIT',0,ARGV[1])",
+        (NOW_MS "return redis.call('ZRANGEBYSCORE',KEYS[1],string.format('(%.0f',now),'+inf','LIMIT',0,ARGV[1])"),
     /* KEYS key; ARGV interval, burst -> milliseconds to wait, 0: taken.  All times in microseconds */
-    [RR_RATE] = "local t=redis.call('TIME') local now=t[1]*1000000+t[2] "
-                "local interval,burst=tonumber(ARGV[1]),tonumber(ARGV[2]) "
-                "local tolerance=(burst-1)*interval "
-                "local tat=tonumber(redis.call('GET',KEYS[1]) or '0') "
-                "if tat<now then tat=now end "
-                "if tat-now>=burst*interval then tat=now+burst*interval end "
-                "if tat-now>tolerance then return math.floor((tat-now-tolerance+999)/1000) end "
-                "tat=tat+interval "
-                "redis.call('SET',KEYS[1],string.format('%.0f',tat),'PX',math.floor((tat-now)/1000)+1000) "
-                "return 0",
+    [RR_RATE] = ("local t=redis.call('TIME') local now=t[1]*1000000+t[2] "
+                 "local interval,burst=tonumber(ARGV[1]),tonumber(ARGV[2]) "
+                 "local tolerance=(burst-1)*interval "
+                 "local tat=tonumber(redis.call('GET',KEYS[1]) or '0') "
+                 "if tat<now then tat=now end "
+                 "if tat-now>=burst*interval then tat=now+burst*interval end "
+                 "if tat-now>tolerance then return math.floor((tat-now-tolerance+999)/1000) end "
+                 "tat=tat+interval "
+                 "redis.call('SET',KEYS[1],string.format('%.0f',tat),'PX',math.floor((tat-now)/1000)+1000) "
+                 "return 0"),
     /* -> INFO server, seconds, microseconds, INFO replication: it may be one that takes no writes */
-    [RR_SERVER] = "local t=redis.call('TIME') "
-                  "return {redis.call('INFO','server'),t[1],t[2],redis.call('INFO','replication')}",
+    [RR_SERVER] = ("local t=redis.call('TIME') "
+                   "return {redis.call('INFO','server'),t[1],t[2],redis.call('INFO','replication')}"),
 };
