@@ -212,7 +212,7 @@ static uint64_t counted(const char *name)
 /* Down: what waits ends with its deadline, nothing written; checks say so at once.  Up again: what waits is done. */
 static void test_down_and_up(void **state)
 {
-    struct store *s = store_at(NULL, "?timeout_ms=1500"), *patient = store_at(NULL, "?timeout_ms=60000");
+    struct store *s = store_at(NULL, "?timeout_ms=1500"), *patient = store_at(NULL, "?timeout_ms=300000");
     struct history_chat chat = a_chat(an_id(T0), T0), other = a_chat(an_id(T0), T0);
     struct history_accept acc;
     static struct answer waiting;
@@ -221,7 +221,7 @@ static void test_down_and_up(void **state)
     uint64_t began;
 
     (void)state;
-    make_chat(s, &chat);
+    make_chat(patient, &chat);
     make_chat(patient, &other);
     acc = an_accept(&chat, T0 + 1, "client", "words");
     node("kill", 0);
@@ -243,11 +243,9 @@ static void test_down_and_up(void **state)
     support_count(patient->loop, &waiting.w.calls, 1);
     assert_int_equal(waiting.w.rc, TR_OK);
     print_message("  answered %llu ms after the start returned\n", (unsigned long long)(mono_ns() - began) / 1000000);
-    assert_true(mono_ns() - began < 5000 * 1000000ull);
-    while (do_accept(s, &acc, &a) == TR_TRANSIENT)
-        continue;
-    assert_int_equal(a.w.rc, TR_OK);
-    assert_int_equal(a.accepted.outcome, ACCEPT_DONE);
+    assert_true(mono_ns() - began < 15000 * 1000000ull);
+    assert_int_equal(do_accept(patient, &acc, &a), TR_OK);
+    assert_int_equal(a.accepted.outcome, ACCEPT_DONE); /* the one above was not written, indeed */
     assert_true(counted("troupe_reconnections_total{service=\"history\"} ") >= 1);
     store_free(patient);
     store_free(s);
@@ -283,7 +281,8 @@ static void on_kill(void *ctx)
 
 static void again_after(struct store *s, size_t *again)
 {
-    ++*again;
+    if (++*again > 500)
+        fail_msg("issued again 500 times");
     if (is_down)
         node("start", 0);
     is_down = false;
@@ -362,7 +361,7 @@ static void test_restart_under_writes(void **state)
 /* SIGSTOP past the deadline: a write is uncertain, a read is not; issued again they are settled. */
 static void test_stall(void **state)
 {
-    struct store *s = store_at(NULL, "?timeout_ms=1200");
+    struct store *s = store_at(NULL, "?timeout_ms=1200"), *patient = store_at(NULL, "");
     struct history_chat chat = a_chat(an_id(T0), T0);
     struct history_accept acc;
     struct turn_row row;
@@ -370,10 +369,11 @@ static void test_stall(void **state)
     enum tr_rc rc;
 
     (void)state;
-    make_chat(s, &chat);
-    make_turn(s, &chat, T0 + 1, "first");
+    make_chat(patient, &chat);
+    make_turn(patient, &chat, T0 + 1, "first");
     row = a_row(&chat, chat.head, PART_FIRST_VARIANT + 1, "another");
-    assert_int_equal(do_append(s, &row, 1, &a), TR_OK); /* its statements are known to the server now */
+    while (do_append(s, &row, 1, &a) != TR_OK) /* it is connected, and its statements are prepared */
+        continue;
     row = a_row(&chat, chat.head, PART_FIRST_VARIANT, "reply");
     row.attempt = 7;
     acc = an_accept(&chat, T0 + 2, "second", "words");
@@ -393,9 +393,10 @@ static void test_stall(void **state)
     assert_true(b.accepted.outcome == ACCEPT_DONE || b.accepted.outcome == ACCEPT_KNOWN);
     assert_true(uuid_eq(&b.accepted.turn, &acc.row.turn));
     row.attempt = 8;
-    assert_int_equal(do_append(s, &row, 1, &a), TR_OK);
+    assert_int_equal(do_append(patient, &row, 1, &a), TR_OK);
     assert_false(a.mine);
     answer_release(&a);
+    store_free(patient);
     store_free(s);
 }
 

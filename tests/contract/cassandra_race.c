@@ -146,7 +146,7 @@ static void assert_all_changes(struct store *s, const struct history_chat *chat)
 
 static void test_races(void **state)
 {
-    enum { ROUNDS = 1000 };
+    enum { ROUNDS = 500 };
     struct store *s[2] = {store_new("races"), NULL};
     struct history_chat chat = a_chat(an_id(T0), T0);
 

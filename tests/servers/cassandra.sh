@@ -185,7 +185,7 @@ start_it() {
         echo $! >"$dir/$n.pid"
         started+=("$n")
     done
-    for n in "${started[@]}"; do wait_for 120 "node $n" serves "$dir" "$n"; done
+    for n in "${started[@]}"; do wait_for 300 "node $n" serves "$dir" "$n"; done
     write_env "$dir"
 }
 
