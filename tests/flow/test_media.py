@@ -477,4 +477,9 @@ async def canary():
         s.remove()
 
 
+if STORE:  # the bucket
+    with_init = server()
+    made = with_init.command("init", **{k: v for k, v in os.environ.items() if k.startswith("S3_")})
+    assert made.returncode == 0, made.stderr
+    with_init.remove()
 run([types, sizes_and_ranges, whose, limits, in_chats, forgetting, memory, canary] + ([] if STORE else [cut, tampered]))
