@@ -1,10 +1,12 @@
 /* wiring - configuration -> adapters -> what the roles are handed.  The ONLY file that names adapters. */
 #include "wiring.h"
 
+#include "adapter/filesystem/media.h"
 #include "adapter/memory/registry.h"
 #include "adapter/postgres/catalogue.h"
 #include "adapter/rabbitmq/queue.h"
 #include "adapter/redis/registry.h"
+#include "adapter/s3/media.h"
 #include "adapter/sqlite/catalogue.h"
 #include "adapter/sqlite/history.h"
 #include "adapter/sqlite/queue.h"
@@ -357,6 +359,27 @@ static enum tr_rc open_stores(const struct config *config, unsigned parts, enum 
     return rc;
 }
 
+/* The media store is no WIRING_ part of its own: every role that has all stores has it; a folder may be shared by processes. */
+static enum tr_rc open_media(const struct config *config, struct wiring *w, struct tr_err *err)
+{
+    const char *const url = config_str(config, "TROUPE_MEDIA");
+    const char *const folder = after_scheme(url, "file");
+    const struct s3_options s3 = {.endpoint = config_str(config, "S3_ENDPOINT_URL"),
+                                  .region = config_str(config, "S3_REGION"),
+                                  .access_key = config_str(config, "S3_ACCESS_KEY_ID"),
+                                  .secret_key = config_str(config, "S3_SECRET_ACCESS_KEY")};
+    enum tr_rc rc;
+
+    if (folder != NULL)
+        rc = filesystem_media_open(w->loop, folder, &w->env.media, err);
+    else if (after_scheme(url, "s3") != NULL)
+        rc = s3_media_open(w->loop, url, &s3, &w->env.media, err);
+    else
+        rc = tr_fail(err, TR_INVALID, "'%.*s:' is not understood here; this build knows file:, s3:",
+                     (int)(strcspn(url, ":") < 40 ? strcspn(url, ":") : 40), url);
+    return rc == TR_OK ? rc : tr_wrap(err, rc, "TROUPE_MEDIA");
+}
+
 static void name_instance(char name[25])
 {
     uint8_t r[12];
@@ -387,6 +410,8 @@ enum tr_rc wiring_open(const struct config *config, unsigned parts, enum wiring_
     }
     if (rc == TR_OK)
         rc = open_stores(config, parts, mode, w, err);
+    if (rc == TR_OK && (parts & WIRING_STORES) == WIRING_STORES)
+        rc = open_media(config, w, err);
     if (rc == TR_OK && (parts & WIRING_HISTORY) != 0)
         rc = keyring_new(w->loop, w->env.history, w->master, &w->keyring, err);
     w->env.keyring = w->keyring;
@@ -404,8 +429,10 @@ size_t wiring_services(const struct wiring *w, struct wiring_service services[WI
         {WIRING_HISTORY, "history", "TROUPE_HISTORY", e->history != NULL && e->history->ops->check != NULL},
         {WIRING_QUEUE, "broker", "TROUPE_BROKER", e->queue != NULL && e->queue->ops->check != NULL},
         {WIRING_REGISTRY, "registry", "TROUPE_REGISTRY", e->registry != NULL && e->registry->ops->check != NULL},
+        {WIRING_MEDIA, "media", "TROUPE_MEDIA", e->media != NULL && e->media->ops->check != NULL},
     };
-    const bool open[] = {e->catalogue != NULL, e->history != NULL, e->queue != NULL, e->registry != NULL};
+    const bool open[] = {e->catalogue != NULL, e->history != NULL, e->queue != NULL, e->registry != NULL,
+                         e->media != NULL};
     size_t n = 0;
 
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
@@ -428,6 +455,8 @@ enum tr_rc wiring_service_init(struct wiring *w, const struct wiring_service *s,
         return e->queue->ops->init(e->queue, done, ctx, ret_op, err);
     case WIRING_REGISTRY:
         return e->registry->ops->init(e->registry, done, ctx, ret_op, err);
+    case WIRING_MEDIA:
+        return e->media->ops->init(e->media, done, ctx, ret_op, err);
     default:
         return tr_fail(err, TR_INVALID, "%s: nothing to make", s->name);
     }
@@ -447,6 +476,8 @@ enum tr_rc wiring_service_check(struct wiring *w, const struct wiring_service *s
         return e->queue->ops->check(e->queue, done, ctx, ret_op, err);
     case WIRING_REGISTRY:
         return e->registry->ops->check(e->registry, done, ctx, ret_op, err);
+    case WIRING_MEDIA:
+        return e->media->ops->check(e->media, done, ctx, ret_op, err);
     default:
         return tr_fail(err, TR_INVALID, "%s: nothing to ask", s->name);
     }
@@ -456,6 +487,8 @@ void wiring_release(struct wiring *w)
 {
     for (size_t i = 0; i < w->engines_n; i++)
         w->engines[i]->ops->close(w->engines[i]);
+    if (w->env.media != NULL)
+        w->env.media->ops->close(w->env.media);
     keyring_free(w->keyring);
     if (w->env.queue != NULL)
         w->env.queue->ops->close(w->env.queue);

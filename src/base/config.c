@@ -32,7 +32,13 @@ static const struct key {
     {"TROUPE_REGISTRY", "memory:",
      "Workers, connections, recent context, rate limits, all of which can be rebuilt: memory:, or "
      "redis://:password@host:6379/0."},
-    {"TROUPE_MEDIA", "file:data/media", "Pictures and sound: read, but nothing is stored there yet."},
+    {"TROUPE_MEDIA", "file:data/media",
+     "Pictures, sound and video of chats, sealed: file:FOLDER, or s3://bucket (s3://bucket/prefix)."},
+    {"S3_ENDPOINT_URL", "", "Where that bucket is served: http://host:9000; empty: Amazon's of the region."},
+    {"S3_REGION", "us-east-1", "Its region."},
+    {"S3_ACCESS_KEY_ID", "", "Who we are there,"},
+    {"S3_SECRET_ACCESS_KEY", "", "and how we sign; better given as S3_SECRET_ACCESS_KEY_FILE."},
+    {"TROUPE_MEDIA_MAX_MIB", "25", "Largest picture, sound or video, in MiB."},
     {"TROUPE_ENGINE", "llama:.deps/models/SmolLM2-135M-Instruct.Q4_1.gguf",
      "What writes the replies, several in order of fallback, comma-separated: llama:PATH of a GGUF. "
      "stub: answers without a model (?delay_ms=&gap_ms=), for tests."},

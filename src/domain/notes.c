@@ -5,18 +5,20 @@
 #include <string.h>
 
 #include "domain/field.h"
+#include "domain/message.h"
 
 #define VERSION 1
 #define HEAD 3
 #define SPAN_BYTES 9
-enum { TAG_REV = 1, TAG_LANGUAGE, TAG_RAW, TAG_NORMALISED, TAG_SPANS, TAG_END };
+enum { TAG_REV = 1, TAG_LANGUAGE, TAG_RAW, TAG_NORMALISED, TAG_SPANS, TAG_MEDIA, TAG_END };
 
 enum tr_rc notes_encode(const struct notes *notes, struct buf *out)
 {
     size_t before = out->len;
 
     assert(notes->spans_n <= NOTES_SPANS_MAX);
-    if (buf_reserve(out, 128 + notes->raw.len + notes->normalised.len + notes->spans_n * SPAN_BYTES) == NULL)
+    if (buf_reserve(out, 128 + notes->media.len + notes->raw.len + notes->normalised.len +
+                             notes->spans_n * SPAN_BYTES) == NULL)
         return TR_NOMEM;
     buf_add(out, "TN", 2);
     buf_add_u8(out, VERSION);
@@ -30,6 +32,8 @@ enum tr_rc notes_encode(const struct notes *notes, struct buf *out)
         field_add(out, TAG_RAW, notes->raw.data, notes->raw.len);
     if (notes->normalised.data != NULL)
         field_add(out, TAG_NORMALISED, notes->normalised.data, notes->normalised.len);
+    if (notes->media.len > 0)
+        field_add(out, TAG_MEDIA, notes->media.data, notes->media.len);
     if (notes->spans_n > 0) {
         field_head(out, TAG_SPANS, notes->spans_n * SPAN_BYTES);
         for (size_t i = 0; i < notes->spans_n; i++) {
@@ -90,6 +94,11 @@ static const char *decode_field(uint8_t tag, struct slice v, struct notes *notes
     case TAG_NORMALISED:
         notes->normalised = v;
         return NULL;
+    case TAG_MEDIA:
+        notes->media = v;
+        return v.len % sizeof(struct message_media) == 0 && v.len <= MESSAGE_MEDIA_MAX * sizeof(struct message_media)
+                   ? NULL
+                   : "media: wrong length";
     default:
         return decode_spans(v, notes);
     }

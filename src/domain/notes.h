@@ -11,6 +11,7 @@ struct notes {
     char language[8];
     struct slice raw;        /* borrowed: the text as sent; may be absent (where it rests beside part 0) */
     struct slice normalised; /* borrowed */
+    struct slice media;      /* borrowed: struct message_media (message.h) of a message that has some */
     struct personal_span spans[NOTES_SPANS_MAX]; /* in the normalised text */
     size_t spans_n;
 };

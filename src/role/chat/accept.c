@@ -3,7 +3,8 @@
  *
  *   CHECKED -> RATED      the limits of user and address
  *   RATED   -> LOADED     room for it; the chat is known and the user's own
- *   LOADED  -> IN LINE    one acceptance at a time a chat
+ *   LOADED  -> MEDIA      each of the message's media is there and the user's own; then each is marked
+ *   LOADED, MEDIA -> IN LINE  one acceptance at a time a chat
  *   IN LINE -> WRITTEN    the conditional write; again with the new head where it has moved, the same again where its
  *                         end is unknown; an id that has a turn already: that turn is read
  *   WRITTEN -> PUBLISHED  WORK is confirmed by the broker
@@ -16,6 +17,7 @@
 #include "base/metrics.h"
 #include "domain/notes.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +38,10 @@ struct accept {
     uint64_t began_ns;
     char *text; /* owned */
     size_t len;
+    struct message_media media[MESSAGE_MEDIA_MAX];
+    size_t media_n, media_at;
+    struct seal_key user_key; /* of those with media */
+    bool marked;
     struct history_accept write;
     struct buf sealed;
     struct envelope work;
@@ -91,6 +97,7 @@ static void accept_release(struct desk_request *r)
     if (a->text != NULL)
         memset(a->text, 0, a->len);
     free(a->text);
+    seal_key_wipe(&a->user_key);
     buf_release(&a->sealed);
 }
 
@@ -104,7 +111,9 @@ static void follow_others(struct desk *d, struct desk_follow *f, void *arg)
                                    .created_ms = a->write.row.created_ms,
                                    .text = a->text,
                                    .len = a->len,
-                                   .chosen = -1};
+                                   .chosen = -1,
+                                   .media = a->media,
+                                   .media_n = a->media_n};
 
     if (f->viewer != a->base.viewer)
         desk_follow_turn(d, f, &turn, &a->write.row.predecessor, false);
@@ -159,7 +168,9 @@ static void on_published(void *ctx, enum tr_rc rc, const struct tr_err *err)
 /* The notes: the text as sent, so that preprocess need not read the history. */
 static enum tr_rc seal_notes(struct accept *a, const struct seal_key *key, struct buf *out)
 {
-    const struct notes notes = {.rev = a->work.rev, .raw = {(const uint8_t *)a->text, a->len}};
+    const struct notes notes = {.rev = a->work.rev,
+                                .raw = {(const uint8_t *)a->text, a->len},
+                                .media = {(const uint8_t *)a->media, a->media_n * sizeof a->media[0]}};
     const struct seal_bind bind = {.kind = SEAL_QUEUE,
                                    .chat = a->work.chat,
                                    .turn = a->work.turn,
@@ -315,6 +326,24 @@ static void accept_issue(struct desk_request *r)
         desk_request_broke(r, "accept", rc, &err);
 }
 
+/* The user's message as it rests. */
+static enum tr_rc seal_message(struct accept *a, const struct seal_key *key, const struct seal_bind *bind)
+{
+    struct message m = {.text = a->text, .len = a->len, .media = a->media, .media_n = a->media_n};
+    struct buf plain = {0};
+    enum tr_rc rc;
+
+    buf_clear(&a->sealed);
+    if (a->media_n == 0)
+        return seal_data(key, bind, a->text, a->len, &a->sealed);
+    memcpy(m.ref, a->write.client_hash, sizeof m.ref);
+    rc = message_encode(&m, &plain);
+    if (rc == TR_OK)
+        rc = seal_data(key, bind, plain.data, plain.len, &a->sealed);
+    buf_wipe(&plain);
+    return rc;
+}
+
 static void accept_write(struct desk_request *r)
 {
     struct accept *a = (struct accept *)r;
@@ -342,14 +371,15 @@ static void accept_write(struct desk_request *r)
     c->work->accepting = row->turn;
     bind = (struct seal_bind){
         .kind = SEAL_HISTORY, .chat = row->chat, .turn = row->turn, .part = PART_USER, .role = SPEAKER_USER};
-    buf_clear(&a->sealed);
-    if (seal_data(key, &bind, a->text, a->len, &a->sealed) != TR_OK)
+    if (seal_message(a, key, &bind) != TR_OK)
         desk_request_broke(r, "seal", TR_NOMEM, NULL);
     else
         accept_issue(r);
 }
 
 /* ---- before it */
+
+static void accept_media(struct desk_request *r);
 
 static void accept_line(struct accept *a)
 {
@@ -358,6 +388,10 @@ static void accept_line(struct accept *a)
 
     if (!uuid_eq(&c->user, &a->user) || c->gone) {
         desk_request_broke(&a->base, "send", TR_NOT_FOUND, NULL);
+        return;
+    }
+    if (a->media_n > 0 && !a->marked) {
+        accept_media(&a->base);
         return;
     }
     w = desk_work(c);
@@ -375,6 +409,102 @@ static void accept_line(struct accept *a)
     a->in_line = true;
     if (w->accepts == &a->base)
         accept_write(&a->base);
+}
+
+/* ---- the media: first each is looked at, then each is marked with this message (a->media_at counts both) */
+
+static void media_unknown(struct accept *a, const char *why)
+{
+    desk_request_fail(&a->base, "bad_request", "media", 0, "%s", why);
+}
+
+static void on_media_marked(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    struct accept *a = ctx;
+
+    if (desk_request_over(&a->base))
+        return;
+    if (rc != TR_OK) {
+        if (!desk_rc_again(rc) || !desk_request_again(&a->base, accept_media))
+            desk_request_broke(&a->base, "media", rc, err);
+        return;
+    }
+    a->media_at++;
+    accept_media(&a->base);
+}
+
+static void on_media_head(void *ctx, enum tr_rc rc, struct slice data, uint64_t size, const struct tr_err *err)
+{
+    struct accept *a = ctx;
+    struct message_media *const m = &a->media[a->media_at];
+    struct media_head head;
+    struct tr_err own = {0};
+
+    if (desk_request_over(&a->base))
+        return;
+    if (rc == TR_OK) {
+        rc = media_open_head(&a->user_key, &a->user, &m->id, data.data, data.len, size, &head, &own);
+        err = &own;
+    }
+    if (rc == TR_OK) {
+        m->type = (uint8_t)head.type;
+        a->media_at++;
+        accept_media(&a->base);
+    } else if (rc == TR_NOT_FOUND) {
+        media_unknown(a, "There is no such media: send the file first.");
+    } else if (rc == TR_INVALID) {
+        media_unknown(a, "The stored file is damaged: send it again.");
+    } else if (!desk_rc_again(rc) || !desk_request_again(&a->base, accept_media)) {
+        desk_request_broke(&a->base, "media", rc, err);
+    }
+}
+
+static void on_user_key(void *ctx, enum tr_rc rc, const struct seal_key *key, const struct tr_err *err)
+{
+    struct accept *a = ctx;
+
+    if (desk_request_over(&a->base))
+        return;
+    if (rc == TR_OK) {
+        a->user_key = *key;
+        accept_media(&a->base);
+    } else if (rc == TR_NOT_FOUND) {
+        media_unknown(a, "There is no such media: send the file first.");
+    } else if (!desk_rc_again(rc) || !desk_request_again(&a->base, accept_media)) {
+        desk_request_broke(&a->base, "media", rc, err);
+    }
+}
+
+static void accept_media(struct desk_request *r)
+{
+    struct accept *a = (struct accept *)r;
+    struct media *store = r->d->env.media;
+    char name[MEDIA_NAME_MAX + 1];
+    struct tr_err err = {0};
+    enum tr_rc rc;
+
+    if (a->media_at == 0)
+        r->began_ms = loop_now_ms(r->d->env.loop);
+    if (store == NULL) {
+        media_unknown(a, "Media are not served here.");
+        return;
+    }
+    if (a->media_at == 2 * a->media_n) {
+        a->marked = true;
+        accept_line(a);
+        return;
+    }
+    if (uuid_is_nil(&a->user_key.id)) {
+        rc = keyring_user(r->d->env.keyring, &a->user, false, on_user_key, a, &r->op, &err);
+    } else if (a->media_at < a->media_n) {
+        desk_media_name(&a->user, &a->media[a->media_at].id, NULL, NULL, name);
+        rc = store->ops->read(store, name, 0, MEDIA_HEAD, on_media_head, a, &r->op, &err);
+    } else {
+        desk_media_name(&a->user, &a->media[a->media_at - a->media_n].id, &a->chat_id, a->write.client_hash, name);
+        rc = store->ops->mark(store, name, on_media_marked, a, &r->op, &err);
+    }
+    if (rc != TR_OK)
+        desk_request_broke(r, "media", rc, &err);
 }
 
 static void accept_load(struct desk_request *r);
@@ -498,7 +628,7 @@ static void accept_check(struct desk_request *r)
         desk_request_fail(r, "overloaded", NULL, 1000, "This server is going down. Try again in a moment.");
         return;
     }
-    code = desk_text_check(r->d, a->text, a->len, why);
+    code = desk_text_check(r->d, a->text, a->len, a->media_n > 0, why);
     if (code != NULL)
         desk_request_fail(r, code, "text", 0, "%s", why);
     else
@@ -511,7 +641,8 @@ static void accept_bad_id(struct desk_request *r)
 }
 
 bool desk_send(struct desk *d, struct desk_viewer *v, const struct uuid *chat, const char *id, size_t id_len,
-               const char *text, size_t len, desk_accepted_done *done, void *ctx)
+               const char *text, size_t len, const struct uuid *media, size_t media_n, desk_accepted_done *done,
+               void *ctx)
 {
     static const struct desk_request_ops ops = {.fail = accept_fail, .release = accept_release};
     struct accept *a = desk_request_new(d, v, sizeof *a, &ops);
@@ -522,6 +653,10 @@ bool desk_send(struct desk *d, struct desk_viewer *v, const struct uuid *chat, c
     a->ctx = ctx;
     a->chat_id = *chat;
     a->user = v->user;
+    assert(media_n <= MESSAGE_MEDIA_MAX);
+    for (size_t i = 0; i < media_n; i++)
+        a->media[i].id = media[i];
+    a->media_n = media_n;
     memcpy(a->address, v->address, sizeof a->address);
     a->began_ns = mono_ns();
     a->text = malloc(len + 1);

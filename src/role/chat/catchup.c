@@ -63,11 +63,14 @@ static bool send_turn(struct desk *d, struct desk_follow *f, const struct turn_v
 {
     struct desk_turn turn = {.chat = v->chat, .turn = v->turn, .created_ms = v->created_ms, .chosen = -1};
     struct buf text = {0};
-    const bool ok = desk_row_open(key, v->user, &text, err) == TR_OK;
+    struct message m = {0};
+    const bool ok = desk_row_message(key, v->user, &text, &m, err) == TR_OK;
 
     if (ok) {
-        turn.text = (const char *)text.data;
-        turn.len = text.len;
+        turn.text = m.text;
+        turn.len = m.len;
+        turn.media = m.media;
+        turn.media_n = m.media_n;
         d->events.turn(f->viewer, &turn);
     }
     buf_wipe(&text);

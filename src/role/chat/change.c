@@ -30,6 +30,8 @@ struct change {
     size_t len;
     struct turn_row row;
     struct buf sealed;
+    struct buf plain;       /* the user's message as it stands, of edit and delete */
+    struct message message; /* the same, borrowed from it */
     struct envelope work;
     uint32_t races;
     bool running; /* as read */
@@ -55,6 +57,7 @@ static void change_release(struct desk_request *r)
     if (ch->text != NULL)
         memset(ch->text, 0, ch->len);
     free(ch->text);
+    buf_wipe(&ch->plain);
     buf_release(&ch->sealed);
 }
 
@@ -92,6 +95,7 @@ static void change_done(struct change *ch)
             tell_worker(ch, ch->work.variant);
         tell_gateways(ch, ENVELOPE_DELETED);
         desk_follow_deleted(d, ch->base.chat, &ch->turn, v);
+        desk_media_turn_deleted(d, &ch->base.chat->user, &ch->base.chat->id, &ch->message);
     } else if (ch->told) {
         tell_gateways(ch, ENVELOPE_CHANGED);
         desk_refresh(d, ch->base.chat, &ch->turn, v);
@@ -258,17 +262,58 @@ static void decide_choose(struct change *ch, const struct turn_view *v)
         write_event(ch, v, TURN_EVENT_CHOOSE, ch->variant);
 }
 
+/* The message as it stands, into ch->message.  False: the key was pushed out of the keyring since; it is read again. */
+static bool read_message(struct change *ch, const struct turn_view *v)
+{
+    const struct seal_key *key = keyring_peek(ch->base.d->env.keyring, &v->chat);
+    struct tr_err err = {0};
+
+    ch->message = (struct message){0};
+    if (v->user == NULL)
+        return true;
+    if (key == NULL) {
+        change_read(&ch->base);
+        return false;
+    }
+    buf_clear(&ch->plain);
+    if (desk_row_message(key, v->user, &ch->plain, &ch->message, &err) != TR_OK)
+        desk_damaged(ch->base.d, &v->chat, &v->turn, &err); /* it may be written anew, and deleted */
+    return true;
+}
+
+/* With the media that it had. */
+static enum tr_rc seal_edited(struct change *ch, const struct seal_key *key, const struct seal_bind *bind)
+{
+    struct message m = ch->message;
+    struct buf plain = {0};
+    enum tr_rc rc;
+
+    m.text = ch->text;
+    m.len = ch->len;
+    rc = message_encode(&m, &plain);
+    buf_clear(&ch->sealed);
+    if (rc == TR_OK)
+        rc = seal_data(key, bind, plain.data, plain.len, &ch->sealed);
+    buf_wipe(&plain);
+    return rc;
+}
+
 static void decide_edit(struct change *ch, const struct turn_view *v)
 {
     const struct seal_key *key = keyring_peek(ch->base.d->env.keyring, &v->chat);
     struct seal_bind bind;
+    char why[120];
+    const char *code;
 
     if (v->user == NULL) {
         bad_turn(ch, "The greeting can't be edited.");
         return;
     }
-    if (key == NULL) { /* pushed out of the keyring since */
-        change_read(&ch->base);
+    if (!read_message(ch, v))
+        return;
+    code = desk_text_check(ch->base.d, ch->text, ch->len, ch->message.media_n > 0, why);
+    if (code != NULL) {
+        desk_request_fail(&ch->base, code, "text", 0, "%s", why);
         return;
     }
     ch->row = *v->user;
@@ -281,8 +326,7 @@ static void decide_edit(struct change *ch, const struct turn_view *v)
                               .part = PART_USER,
                               .rev = ch->row.rev,
                               .role = (uint8_t)ch->row.speaker};
-    buf_clear(&ch->sealed);
-    if (seal_data(key, &bind, ch->text, ch->len, &ch->sealed) != TR_OK)
+    if (seal_edited(ch, key, &bind) != TR_OK)
         desk_request_broke(&ch->base, "seal", TR_NOMEM, NULL);
     else
         change_write(&ch->base);
@@ -315,7 +359,8 @@ static void decide(struct change *ch, const struct turn_view *v)
         decide_edit(ch, v);
         break;
     case CHANGE_DELETE:
-        write_event(ch, v, TURN_EVENT_DELETE, v->variants);
+        if (read_message(ch, v))
+            write_event(ch, v, TURN_EVENT_DELETE, v->variants);
         break;
     }
 }
@@ -357,7 +402,8 @@ static void change_read(struct desk_request *r)
     struct tr_err err = {0};
     enum tr_rc rc;
 
-    if (ch->kind == CHANGE_EDIT && desk_request_key(r, &r->chat->id, change_read) == NULL)
+    if ((ch->kind == CHANGE_EDIT || ch->kind == CHANGE_DELETE) &&
+        desk_request_key(r, &r->chat->id, change_read) == NULL)
         return;
     rc = h->ops->turn_get(h, &r->chat->id, &ch->turn, on_turn, ch, &r->op, &err);
     if (rc != TR_OK)
@@ -397,7 +443,7 @@ static void change_begin(struct desk_request *r)
         desk_request_fail(r, "overloaded", NULL, 1000, "This server is going down. Try again in a moment.");
         return;
     }
-    code = ch->kind == CHANGE_EDIT ? desk_text_check(r->d, ch->text, ch->len, why) : NULL;
+    code = ch->kind == CHANGE_EDIT ? desk_text_check(r->d, ch->text, ch->len, true, why) : NULL;
     if (code != NULL)
         desk_request_fail(r, code, "text", 0, "%s", why);
     else

@@ -28,7 +28,7 @@ static bool is_plain(const char *text, size_t len, bool *ret_words)
     return true;
 }
 
-const char *desk_text_check(const struct desk *d, const char *text, size_t len, char why[static 120])
+const char *desk_text_check(const struct desk *d, const char *text, size_t len, bool may_be_empty, char why[static 120])
 {
     struct buf clean = {0};
     size_t length = len;
@@ -53,7 +53,7 @@ const char *desk_text_check(const struct desk *d, const char *text, size_t len, 
         snprintf(why, 120, "The text is longer than %" PRIu64 " characters.", d->text_max);
         return "too_large";
     }
-    return words ? NULL : "bad_request";
+    return words || may_be_empty ? NULL : "bad_request";
 }
 
 void desk_hex(const uint8_t *bytes, size_t n, char *ret)

@@ -16,6 +16,7 @@
 #define ROLE_CHAT_DESK_H
 
 #include "domain/card.h"
+#include "domain/message.h"
 #include "role/common/role.h"
 
 struct desk;
@@ -53,7 +54,9 @@ struct desk_turn {
     size_t len;
     const struct desk_variant *variants; /* a running one stands last */
     size_t variants_n;
-    int32_t chosen; /* -1: none yet */
+    int32_t chosen;                    /* -1: none yet */
+    const struct message_media *media; /* that go with the user's words */
+    size_t media_n;
 };
 struct desk_character {
     char id[CHARACTER_ID_MAX + 1];
@@ -137,9 +140,13 @@ struct desk_open_request {
 };
 bool desk_open(struct desk *d, struct desk_viewer *v, const struct desk_open_request *req, desk_opened_done *done,
                void *ctx);
-/* text: any bytes of valid UTF-8, copied. */
+/*
+ * text: any bytes of valid UTF-8, copied; may be empty where there are media.  media: the user's own, at most
+ * MESSAGE_MEDIA_MAX, each once; copied.
+ */
 bool desk_send(struct desk *d, struct desk_viewer *v, const struct uuid *chat, const char *id, size_t id_len,
-               const char *text, size_t len, desk_accepted_done *done, void *ctx);
+               const char *text, size_t len, const struct uuid *media, size_t media_n, desk_accepted_done *done,
+               void *ctx);
 /* A turn is looked for in the chats that the viewer has open. */
 bool desk_stop(struct desk *d, struct desk_viewer *v, const struct uuid *turn, desk_ok_done *done, void *ctx);
 /* expected: the variant the client means to get (contract 11.9), or -1. */
@@ -159,6 +166,10 @@ bool desk_characters(struct desk *d, struct desk_viewer *v, desk_characters_done
 bool desk_character(struct desk *d, struct desk_viewer *v, const char *id, desk_characters_done *done,
                     void *ctx); /* n = 1 */
 bool desk_avatar(struct desk *d, struct desk_viewer *v, const char *id, desk_avatar_done *done, void *ctx);
+/* A stored file goes away, whatever names it. */
+bool desk_media_delete(struct desk *d, struct desk_viewer *v, const struct uuid *media, desk_ok_done *done, void *ctx);
+/* The user has sent a file: a time to let go of old ones of the user's that no message names.  Nobody waits. */
+void desk_media_stored(struct desk *d, const struct uuid *user);
 /* A new user is noted in the catalogue; nobody waits. */
 void desk_user_made(struct desk *d, const struct uuid *user);
 

@@ -7,6 +7,7 @@
  *   catchup.c    reading from the history what a follower has missed
  *   page.c       rows -> turns with their texts
  *   open.c accept.c change.c read.c forget.c   the requests; greeting.c a new chat's first turn; check.c limits
+ *   media.c      media of messages: marked, and let go of when no message names them any more
  *   admission.c  room for turns, rate limits, who else is a gateway
  *
  * What a follower has been told is two marks, for turns come and are answered in order:
@@ -18,6 +19,7 @@
 #ifndef ROLE_CHAT_DESK_IMPL_H
 #define ROLE_CHAT_DESK_IMPL_H
 
+#include "port/media.h"
 #include "role/chat/desk.h"
 #include "role/common/keyring.h"
 #include "role/common/story.h"
@@ -280,6 +282,18 @@ const char *desk_code(const char *code);
 enum tr_rc desk_row_open(const struct seal_key *key, const struct turn_row *row, struct buf *out,
                          struct tr_err *err) TR_MUST_CHECK;
 
+/* The user's message of a turn: opened behind what is in `out`, and taken apart; it borrows from `out`. */
+enum tr_rc desk_row_message(const struct seal_key *key, const struct turn_row *row, struct buf *out,
+                            struct message *ret_message, struct tr_err *err) TR_MUST_CHECK;
+
+/* ---- media.c */
+/* Nothing of these waits for an answer; what can't be let go of is told in the log. */
+void desk_media_turn_deleted(struct desk *d, const struct uuid *user, const struct uuid *chat, const struct message *m);
+void desk_media_chat_deleted(struct desk *d, const struct uuid *user, const struct uuid *chat);
+/* "<user>/<media>", and with a chat and a ref the mark */
+void desk_media_name(const struct uuid *user, const struct uuid *media, const struct uuid *chat,
+                     const uint8_t ref[MESSAGE_REF], char name[MEDIA_NAME_MAX + 1]);
+
 /* ---- greeting.c */
 struct desk_greeting {
     struct turn_row *rows; /* owned; their sealed bytes lie in `sealed` */
@@ -297,7 +311,8 @@ void desk_open_poke(struct desk *d, struct chat *c); /* a running text came: per
 /* ---- check.c */
 #define DESK_ID_MAX 64 /* characters */
 /* NULL, or what is wrong with a text (a code), with a message in `why`. */
-const char *desk_text_check(const struct desk *d, const char *text, size_t len, char why[static 120]);
+const char *desk_text_check(const struct desk *d, const char *text, size_t len, bool may_be_empty,
+                            char why[static 120]);
 bool desk_id_check(const char *id, size_t len);
 void desk_hex(const uint8_t *bytes, size_t n, char *ret); /* 2n digits and a 0 */
 

@@ -52,6 +52,7 @@ static void on_deleted(void *ctx, enum tr_rc rc, const struct tr_err *err)
         op = NULL; /* without its key nobody can read it, and it has a TTL */
     memcpy(env.origin, d->queue, strnlen(d->queue, ENVELOPE_ORIGIN_MAX));
     desk_tell(d, topic_notify(&f->chat), &env);
+    desk_media_chat_deleted(d, &f->user, &f->chat);
     if (f->base.viewer != NULL)
         f->done(f->ctx, NULL, -1);
     c = desk_chat_find(d, &f->chat);

@@ -25,6 +25,15 @@ enum tr_rc desk_row_open(const struct seal_key *key, const struct turn_row *row,
     return seal_open(key, &bind, row->sealed, row->sealed_len, out, err);
 }
 
+enum tr_rc desk_row_message(const struct seal_key *key, const struct turn_row *row, struct buf *out,
+                            struct message *ret_message, struct tr_err *err)
+{
+    const size_t at = out->len;
+    const enum tr_rc rc = desk_row_open(key, row, out, err);
+
+    return rc == TR_OK ? message_decode(out->data + at, out->len - at, ret_message, err) : rc;
+}
+
 const char *desk_code(const char *code)
 {
     static const char *const codes[] = {"engine_failed", "internal",  "overloaded",
@@ -83,8 +92,15 @@ static enum tr_rc page_turn(struct desk_page *p, const struct seal_key *key, con
 
     *t = (struct desk_turn){.chat = v->chat, .turn = v->turn, .created_ms = v->created_ms, .chosen = v->chosen};
     t->variants = list;
-    if (v->user != NULL)
-        rc = page_text(p, key, v->user, &t->text, &t->len, err);
+    if (v->user != NULL) {
+        struct message m = {0};
+
+        rc = desk_row_message(key, v->user, &p->text, &m, err);
+        t->text = m.text;
+        t->len = m.len;
+        t->media = m.media;
+        t->media_n = m.media_n;
+    }
     for (int i = 0; rc == TR_OK && i < v->variants; i++) {
         const struct turn_row *row = v->variant[i];
         struct desk_variant *to = &list[t->variants_n++];

@@ -15,6 +15,8 @@ static const char *const header_names[HTTP_HEADER_COUNT] = {
     [HTTP_COOKIE] = "cookie",
     [HTTP_ACCEPT_ENCODING] = "accept-encoding",
     [HTTP_IF_NONE_MATCH] = "if-none-match",
+    [HTTP_RANGE] = "range",
+    [HTTP_IF_RANGE] = "if-range",
     [HTTP_UPGRADE] = "upgrade",
     [HTTP_WS_KEY] = "sec-websocket-key",
     [HTTP_WS_VERSION] = "sec-websocket-version",
@@ -235,8 +237,8 @@ static unsigned take_header(struct parse *p, enum http_header h, struct slice va
 {
     const bool again = p->req->header[h].data != NULL;
 
-    if (again &&
-        (h == HTTP_HOST || h == HTTP_CONTENT_LENGTH || h == HTTP_ORIGIN || h == HTTP_AUTHORIZATION || h == HTTP_WS_KEY))
+    if (again && (h == HTTP_HOST || h == HTTP_CONTENT_LENGTH || h == HTTP_ORIGIN || h == HTTP_AUTHORIZATION ||
+                  h == HTTP_WS_KEY || h == HTTP_RANGE))
         return refuse(p, 400, "a header that may stand once stands twice");
     if (!again)
         p->req->header[h] = value;
@@ -400,4 +402,54 @@ bool http_etag_matches(struct slice header, const char *etag)
             return true;
     }
     return false;
+}
+
+/* Digits alone; false: none, others, or too many. */
+static bool read_number(struct slice s, uint64_t *ret_n)
+{
+    uint64_t n = 0;
+
+    if (s.len == 0 || s.len > 18)
+        return false;
+    for (size_t i = 0; i < s.len; i++) {
+        if (s.data[i] < '0' || s.data[i] > '9')
+            return false;
+        n = n * 10 + (uint64_t)(s.data[i] - '0');
+    }
+    *ret_n = n;
+    return true;
+}
+
+enum http_ranged http_range(struct slice header, uint64_t size, uint64_t *ret_from, uint64_t *ret_to)
+{
+    static const char unit[] = "bytes=";
+    const size_t unit_len = sizeof unit - 1;
+    struct slice first, last;
+    const uint8_t *dash;
+    uint64_t from = 0, to = 0;
+
+    if (header.data == NULL || header.len <= unit_len || strncasecmp((const char *)header.data, unit, unit_len) != 0)
+        return HTTP_WHOLE;
+    header = trim((struct slice){header.data + unit_len, header.len - unit_len});
+    dash = header.len == 0 ? NULL : memchr(header.data, '-', header.len);
+    if (dash == NULL)
+        return HTTP_WHOLE;
+    first = trim((struct slice){header.data, (size_t)(dash - header.data)});
+    last = trim((struct slice){dash + 1, header.len - (size_t)(dash - header.data) - 1});
+    if (first.len == 0) { /* so many at the end */
+        if (!read_number(last, &to))
+            return HTTP_WHOLE;
+        if (to == 0 || size == 0)
+            return HTTP_UNSATISFIABLE;
+        *ret_from = to >= size ? 0 : size - to;
+        *ret_to = size;
+        return HTTP_PART;
+    }
+    if (!read_number(first, &from) || (last.len > 0 && (!read_number(last, &to) || to < from)))
+        return HTTP_WHOLE;
+    if (from >= size)
+        return HTTP_UNSATISFIABLE;
+    *ret_from = from;
+    *ret_to = last.len == 0 || to >= size - 1 ? size : to + 1;
+    return HTTP_PART;
 }

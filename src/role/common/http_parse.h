@@ -27,6 +27,8 @@ enum http_header {
     HTTP_COOKIE,
     HTTP_ACCEPT_ENCODING,
     HTTP_IF_NONE_MATCH,
+    HTTP_RANGE,
+    HTTP_IF_RANGE,
     HTTP_UPGRADE,
     HTTP_WS_KEY,
     HTTP_WS_VERSION,
@@ -69,5 +71,13 @@ bool http_list_has(struct slice list, const char *token);
 
 /* Does If-None-Match (weak comparison) name this strong tag, quotes and all, or "*"? */
 bool http_etag_matches(struct slice header, const char *etag);
+
+/*
+ * Which bytes of a thing of `size` bytes does the Range header ask for?  One range of bytes alone is heard; anything else
+ * (no header, several ranges, other units, not well written) means the whole, as RFC 9110 has it.
+ */
+enum http_ranged { HTTP_WHOLE, HTTP_PART, HTTP_UNSATISFIABLE };
+/* HTTP_PART: *ret_from to *ret_to, which is exclusive; else they are untouched. */
+enum http_ranged http_range(struct slice header, uint64_t size, uint64_t *ret_from, uint64_t *ret_to);
 
 #endif

@@ -15,7 +15,8 @@
 struct entry {
     struct entry *hash_next;
     struct entry *newer, *older;
-    struct uuid chat;
+    enum seal_owner owner;
+    struct uuid chat; /* or user */
     struct seal_key key;
 };
 
@@ -28,6 +29,7 @@ struct waiter {
     struct waiter *next, *prev;
     keyring_done *done;
     void *ctx;
+    enum seal_owner owner;
     struct uuid chat;
     enum tr_rc rc;
 };
@@ -37,6 +39,7 @@ struct fetch {
     struct keyring *ring; /* NULL: the ring is gone */
     struct fetch *next, *prev;
     struct tr_op *op;
+    enum seal_owner owner;
     struct uuid chat;
     char id[UUID_TEXT];
     struct waiter *waiters;
@@ -87,11 +90,11 @@ static void link_newest(struct keyring *k, struct entry *e)
     k->newest = e;
 }
 
-static struct entry *find(struct keyring *k, const struct uuid *chat)
+static struct entry *find(struct keyring *k, enum seal_owner owner, const struct uuid *chat)
 {
     struct entry *e = *bucket(k, chat);
 
-    while (e != NULL && !uuid_eq(&e->chat, chat))
+    while (e != NULL && !(e->owner == owner && uuid_eq(&e->chat, chat)))
         e = e->hash_next;
     return e;
 }
@@ -110,9 +113,9 @@ static void drop(struct keyring *k, struct entry *e)
 }
 
 /* Keeping is a favour: without memory the key is read again next time. */
-static void keep(struct keyring *k, const struct uuid *chat, const struct seal_key *key)
+static void keep(struct keyring *k, enum seal_owner owner, const struct uuid *chat, const struct seal_key *key)
 {
-    struct entry *e = find(k, chat);
+    struct entry *e = find(k, owner, chat);
 
     if (e == NULL) {
         if (k->n >= KEYS_MAX)
@@ -120,6 +123,7 @@ static void keep(struct keyring *k, const struct uuid *chat, const struct seal_k
         e = calloc(1, sizeof *e);
         if (e == NULL)
             return;
+        e->owner = owner;
         e->chat = *chat;
         e->hash_next = *bucket(k, chat);
         *bucket(k, chat) = e;
@@ -161,9 +165,9 @@ void keyring_free(struct keyring *k)
     free(k);
 }
 
-const struct seal_key *keyring_peek(struct keyring *k, const struct uuid *chat)
+static const struct seal_key *peek(struct keyring *k, enum seal_owner owner, const struct uuid *chat)
 {
-    struct entry *e = find(k, chat);
+    struct entry *e = find(k, owner, chat);
 
     if (e == NULL)
         return NULL;
@@ -172,6 +176,11 @@ const struct seal_key *keyring_peek(struct keyring *k, const struct uuid *chat)
         link_newest(k, e);
     }
     return &e->key;
+}
+
+const struct seal_key *keyring_peek(struct keyring *k, const struct uuid *chat)
+{
+    return peek(k, SEAL_OWNER_CHAT, chat);
 }
 
 static void unlink_waiter(struct waiter *w)
@@ -188,7 +197,7 @@ static void unlink_waiter(struct waiter *w)
 static void on_call(struct loop_call *call)
 {
     struct waiter *w = (struct waiter *)((char *)call - offsetof(struct waiter, call));
-    const struct seal_key *key = w->rc == TR_OK ? keyring_peek(w->ring, &w->chat) : NULL;
+    const struct seal_key *key = w->rc == TR_OK ? peek(w->ring, w->owner, &w->chat) : NULL;
     struct seal_key copy;
 
     w->ring->waiting--;
@@ -248,7 +257,7 @@ static void on_fetched(void *ctx, enum tr_rc rc, bool mine, struct slice wrapped
         f->next->prev = f->prev;
 
     if (rc == TR_OK) {
-        rc = seal_unwrap(k->master, wrapped.data, wrapped.len, SEAL_OWNER_CHAT, f->id, &key, &own);
+        rc = seal_unwrap(k->master, wrapped.data, wrapped.len, f->owner, f->id, &key, &own);
         err = &own;
     }
     if (f->forgotten && rc == TR_OK) {
@@ -256,7 +265,7 @@ static void on_fetched(void *ctx, enum tr_rc rc, bool mine, struct slice wrapped
         rc = TR_NOT_FOUND;
     }
     if (rc == TR_OK)
-        keep(k, &f->chat, &key);
+        keep(k, f->owner, &f->chat, &key);
     while (f->waiters != NULL) {
         struct waiter *w = f->waiters;
 
@@ -278,25 +287,24 @@ static enum tr_rc start_fetch(struct fetch *f, struct tr_err *err)
     enum tr_rc rc;
 
     if (!f->make)
-        return h->ops->key_get(h, SEAL_OWNER_CHAT, f->id, on_fetched, f, &f->op, err);
+        return h->ops->key_get(h, f->owner, f->id, on_fetched, f, &f->op, err);
     seal_key_new(wall_ms(), &key);
-    rc = seal_wrap(k->master, &key, SEAL_OWNER_CHAT, f->id, &wrapped);
+    rc = seal_wrap(k->master, &key, f->owner, f->id, &wrapped);
     seal_key_wipe(&key);
     if (rc == TR_OK)
-        rc = h->ops->key_put(h, SEAL_OWNER_CHAT, f->id, (struct slice){wrapped.data, wrapped.len}, on_fetched, f,
-                             &f->op, err);
+        rc = h->ops->key_put(h, f->owner, f->id, (struct slice){wrapped.data, wrapped.len}, on_fetched, f, &f->op, err);
     buf_release(&wrapped);
     return rc;
 }
 
-static enum tr_rc fetch_for(struct keyring *k, const struct uuid *chat, bool make, struct fetch **ret_fetch,
-                            struct tr_err *err)
+static enum tr_rc fetch_for(struct keyring *k, enum seal_owner owner, const struct uuid *chat, bool make,
+                            struct fetch **ret_fetch, struct tr_err *err)
 {
     struct fetch *f;
     enum tr_rc rc;
 
     for (f = k->fetches; f != NULL; f = f->next) {
-        if (uuid_eq(&f->chat, chat) && f->make == make && !f->forgotten) {
+        if (f->owner == owner && uuid_eq(&f->chat, chat) && f->make == make && !f->forgotten) {
             *ret_fetch = f;
             return TR_OK;
         }
@@ -305,6 +313,7 @@ static enum tr_rc fetch_for(struct keyring *k, const struct uuid *chat, bool mak
     if (f == NULL)
         return tr_fail(err, TR_NOMEM, "keyring");
     f->ring = k;
+    f->owner = owner;
     f->chat = *chat;
     f->make = make;
     uuid_format(chat, f->id);
@@ -321,8 +330,8 @@ static enum tr_rc fetch_for(struct keyring *k, const struct uuid *chat, bool mak
     return TR_OK;
 }
 
-static enum tr_rc ask(struct keyring *k, const struct uuid *chat, bool make, keyring_done *done, void *ctx,
-                      struct tr_op **ret_op, struct tr_err *err)
+static enum tr_rc ask(struct keyring *k, enum seal_owner owner, const struct uuid *chat, bool make, keyring_done *done,
+                      void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
     struct waiter *w = calloc(1, sizeof *w);
     enum tr_rc rc;
@@ -331,15 +340,16 @@ static enum tr_rc ask(struct keyring *k, const struct uuid *chat, bool make, key
         return tr_fail(err, TR_NOMEM, "keyring");
     w->op.cancel = waiter_cancel;
     w->ring = k;
+    w->owner = owner;
     w->chat = *chat;
     w->done = done;
     w->ctx = ctx;
-    if (find(k, chat) != NULL) {
+    if (find(k, owner, chat) != NULL) {
         call_later(w, TR_OK);
     } else {
         struct fetch *f = NULL;
 
-        rc = fetch_for(k, chat, make, &f, err);
+        rc = fetch_for(k, owner, chat, make, &f, err);
         if (rc != TR_OK) {
             free(w);
             return rc;
@@ -357,22 +367,28 @@ static enum tr_rc ask(struct keyring *k, const struct uuid *chat, bool make, key
 enum tr_rc keyring_get(struct keyring *k, const struct uuid *chat, keyring_done *done, void *ctx, struct tr_op **ret_op,
                        struct tr_err *err)
 {
-    return ask(k, chat, false, done, ctx, ret_op, err);
+    return ask(k, SEAL_OWNER_CHAT, chat, false, done, ctx, ret_op, err);
 }
 
 enum tr_rc keyring_make(struct keyring *k, const struct uuid *chat, keyring_done *done, void *ctx,
                         struct tr_op **ret_op, struct tr_err *err)
 {
-    return ask(k, chat, true, done, ctx, ret_op, err);
+    return ask(k, SEAL_OWNER_CHAT, chat, true, done, ctx, ret_op, err);
+}
+
+enum tr_rc keyring_user(struct keyring *k, const struct uuid *user, bool make, keyring_done *done, void *ctx,
+                        struct tr_op **ret_op, struct tr_err *err)
+{
+    return ask(k, SEAL_OWNER_USER, user, make, done, ctx, ret_op, err);
 }
 
 void keyring_forget(struct keyring *k, const struct uuid *chat)
 {
-    struct entry *e = find(k, chat);
+    struct entry *e = find(k, SEAL_OWNER_CHAT, chat);
 
     if (e != NULL)
         drop(k, e);
     for (struct fetch *f = k->fetches; f != NULL; f = f->next)
-        if (uuid_eq(&f->chat, chat))
+        if (f->owner == SEAL_OWNER_CHAT && uuid_eq(&f->chat, chat))
             f->forgotten = true;
 }

@@ -1,5 +1,5 @@
 /*
- * keyring - the chats' data keys of one process: read from the history, unwrapped, kept (bounded, least recently used out,
+ * keyring - the data keys of chats and users in one process: read from the history, unwrapped, kept (bounded, least recently used out,
  * wiped).  Threads: the loop's.
  */
 #ifndef ROLE_COMMON_KEYRING_H
@@ -25,6 +25,9 @@ enum tr_rc keyring_get(struct keyring *k, const struct uuid *chat, keyring_done 
                        struct tr_err *err) TR_MUST_CHECK;
 /* Make the key of a new chat; where one stands already that one is given. */
 enum tr_rc keyring_make(struct keyring *k, const struct uuid *chat, keyring_done *done, void *ctx,
+                        struct tr_op **ret_op, struct tr_err *err) TR_MUST_CHECK;
+/* The key that seals a user's media; make: where there is none yet. */
+enum tr_rc keyring_user(struct keyring *k, const struct uuid *user, bool make, keyring_done *done, void *ctx,
                         struct tr_op **ret_op, struct tr_err *err) TR_MUST_CHECK;
 /* The chat was deleted: wipe what is kept. */
 void keyring_forget(struct keyring *k, const struct uuid *chat);

@@ -16,6 +16,7 @@
 #include "port/registry.h"
 
 struct keyring;
+struct media;
 struct watch;
 
 /* All borrowed: they outlive the role. */
@@ -25,6 +26,7 @@ struct role_env {
     struct history *history;
     struct catalogue *catalogue;
     struct registry *registry;
+    struct media *media; /* NULL: media are not served */
     struct keyring *keyring;
     const struct seal_master *master;
     const struct config *config;

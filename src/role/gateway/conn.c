@@ -93,6 +93,8 @@ static void on_written(uv_write_t *req, int status)
         free_queue(c);
         if (c->state == CONN_READING)
             http_flushed(c);
+        else if (c->state == CONN_BUSY && c->http != NULL && c->http->download != NULL)
+            download_drained(c);
     }
 }
 

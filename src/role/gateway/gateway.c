@@ -43,6 +43,7 @@ static void on_sweep(void *ctx)
     struct gateway *g = ctx;
     const uint32_t now_s = (uint32_t)(loop_now_ms(g->env->loop) / 1000);
 
+    upload_sweep(g);
     for (struct conn *c = g->conns, *next; c != NULL; c = next) {
         next = c->next; /* nothing frees a connection while this goes on: closing ends in the loop */
         if (c->state == CONN_CLOSED)
@@ -147,7 +148,7 @@ static void on_desk_started(void *ctx, enum tr_rc rc, const struct tr_err *err)
 static enum tr_rc read_config(struct gateway *g, struct tr_err *err)
 {
     const struct config *config = g->env->config;
-    uint64_t conns = 0, kib = 0, idle = 0;
+    uint64_t conns = 0, kib = 0, idle = 0, media_mib = 0;
     struct rlimit files;
     enum tr_rc rc;
 
@@ -156,8 +157,11 @@ static enum tr_rc read_config(struct gateway *g, struct tr_err *err)
         rc = config_u64(config, "TROUPE_SEND_BUFFER_KIB", 1, 1024 * 1024, &kib, err);
     if (rc == TR_OK)
         rc = config_u64(config, "TROUPE_IDLE_SECONDS", 3, 24 * 3600, &idle, err);
+    if (rc == TR_OK)
+        rc = config_u64(config, "TROUPE_MEDIA_MAX_MIB", 1, 32768, &media_mib, err);
     if (rc != TR_OK)
         return rc;
+    g->media_max = media_mib << 20;
     g->conns_max = conns;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur != RLIM_INFINITY &&
         files.rlim_cur > 2 * FILES_RESERVED && g->conns_max > files.rlim_cur - FILES_RESERVED)
@@ -278,6 +282,7 @@ void gateway_free(struct gateway *g)
         conn_abort(c);
         conn_discard(c); /* the handle frees itself when it is closed */
     }
+    loop_drain(g->env->loop); /* those of uploads and downloads that were waiting are called back now */
     desk_free(g->desk);
     origins_release(&g->origins);
     protocol_release(&g->protocol);

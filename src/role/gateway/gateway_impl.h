@@ -2,6 +2,7 @@
 #ifndef GATEWAY_IMPL_H
 #define GATEWAY_IMPL_H
 
+#include "port/media.h"
 #include "role/common/address.h"
 #include "role/common/http_parse.h"
 #include "role/gateway/conn.h"
@@ -39,6 +40,10 @@ struct gateway {
     struct buf cork;
     uint8_t *read_buffer;
 
+    struct upload *uploads; /* those whose clients are there */
+    uint64_t media_max;     /* bytes */
+    uint64_t swept_s;       /* when what was left of uploads was last swept; 0: never */
+
     time_t date_s;
     char date[40];
     bool started, waiting, draining, desk_drained; /* waiting: a connection came before `started` */
@@ -57,6 +62,9 @@ struct http_conn {
     size_t scanned;          /* no end of a head before this */
     struct http_request req; /* borrows from `in`, while BUSY */
     bool continued;          /* 100 Continue is out */
+    bool close;              /* http_begin(): the connection ends with the answer */
+    struct upload *upload;   /* the request's body on its way to the store; owned by upload.c */
+    struct download *download;
 };
 void http_read(struct conn *c, const uint8_t *data, size_t len);
 /* The request is answered: read the next one, which may be here already. */
@@ -69,6 +77,8 @@ void http_over_limit(struct conn *c);
 
 /* Is it for one of our paths, with a method it has?  False: it was answered. */
 bool http_known(struct conn *c, const struct http_request *req);
+/* Does the path take a body as it comes (then it is not waited for)? */
+bool http_streams(const struct http_request *req);
 /* Do it: http_known(), and its body is there. */
 void http_route(struct conn *c, const struct http_request *req);
 
@@ -84,6 +94,9 @@ struct http_answer {
     bool close;
 };
 void http_reply(struct conn *c, const struct http_answer *answer);
+/* The head alone, of a body of a->len bytes which comes by conn_write(); then http_end().  False: the connection is gone. */
+bool http_begin(struct conn *c, const struct http_answer *answer);
+void http_end(struct conn *c);
 void http_reply_json(struct conn *c, unsigned status, struct buf *json, const char *headers); /* releases json */
 /* code NULL: the status's own. */
 void http_error(struct conn *c, unsigned status, const char *code, const char *message, const char *field,
@@ -93,6 +106,22 @@ void http_desk_error(struct conn *c, const struct desk_error *error);
 /* http_static.c: false: there is no such file. */
 bool http_static(struct conn *c, const struct http_request *req);
 bool http_static_has(const char *path);
+
+/* upload.c: POST /api/media */
+void upload_begin(struct conn *c, const struct http_request *req);
+void upload_feed(struct conn *c);     /* more of the body has come */
+void upload_gone(struct upload *u);   /* the connection is gone; NULL is fine */
+void upload_sweep(struct gateway *g); /* now and then: what was left of uploads that a kill cut */
+
+/* download.c: GET and HEAD /api/media/ID */
+void download_begin(struct conn *c, const struct http_request *req, const struct uuid *id);
+void download_drained(struct conn *c);  /* the client has taken what was written */
+void download_gone(struct download *d); /* NULL is fine */
+
+/* What a failure of the media store means to a client; logged.  `what`: for the log. */
+void media_failed(struct conn *c, const char *what, const struct uuid *id, enum tr_rc rc, const struct tr_err *err);
+/* "<user>/<media>" */
+void media_name(const struct uuid *user, const struct uuid *id, char name[MEDIA_NAME_MAX + 1]);
 
 /* ws.c */
 void ws_upgrade(struct conn *c, const struct http_request *req);

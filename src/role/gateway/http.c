@@ -14,6 +14,8 @@ void http_release(struct conn *c)
 {
     if (c->http == NULL)
         return;
+    upload_gone(c->http->upload);
+    download_gone(c->http->download);
     buf_wipe(&c->http->in); /* tokens */
     free(c->http);
     c->http = NULL;
@@ -86,7 +88,7 @@ static bool take_request(struct conn *c)
     }
     if (!http_known(c, &h->req))
         return c->state == CONN_READING; /* answered, and the connection stays */
-    if (!body_there(c))
+    if (!http_streams(&h->req) && !body_there(c))
         return false;
     c->until_s = 0;
     c->state = CONN_BUSY;
@@ -102,6 +104,8 @@ static void process(struct conn *c)
     while (c->state == CONN_READING && c->out == NULL && c->http != NULL && c->http->in.len > 0 && take_request(c))
         continue;
     g->processing = NULL;
+    if (c->state == CONN_BUSY && c->http->upload != NULL)
+        return; /* it reads at its own pace */
     if (c->state == CONN_BUSY || (c->state == CONN_READING && c->out != NULL))
         conn_pause(c); /* nothing more is taken in before this one is answered, and the answer taken */
     else if (c->state == CONN_READING && c->http != NULL && c->http->in.len == 0)
@@ -121,6 +125,8 @@ void http_read(struct conn *c, const uint8_t *data, size_t len)
     buf_add(&c->http->in, data, len);
     if (c->http->in.failed || c->http->in.len > PIPELINED_MAX)
         conn_abort(c);
+    else if (c->state == CONN_BUSY && c->http->upload != NULL)
+        upload_feed(c);
     else
         process(c);
 }

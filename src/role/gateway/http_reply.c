@@ -23,6 +23,7 @@ static const struct status {
 } statuses[] = {
     {200, "OK", ""},
     {204, "No Content", ""},
+    {206, "Partial Content", ""},
     {304, "Not Modified", ""},
     {400, "Bad Request", "bad_request"},
     {401, "Unauthorized", "unauthorized"},
@@ -34,6 +35,8 @@ static const struct status {
     {411, "Length Required", "bad_request"},
     {413, "Content Too Large", "too_large"},
     {414, "URI Too Long", "too_large"},
+    {415, "Unsupported Media Type", "bad_request"},
+    {416, "Range Not Satisfiable", "bad_request"},
     {426, "Upgrade Required", "bad_request"},
     {429, "Too Many Requests", "rate_limited"},
     {431, "Request Header Fields Too Large", "too_large"},
@@ -65,33 +68,42 @@ static const char *date(struct gateway *g)
     return g->date;
 }
 
-void http_reply(struct conn *c, const struct http_answer *a)
+/* The answer's head; false: it doesn't keep the connection. */
+static bool add_head(struct conn *c, const struct http_answer *a, struct buf *out)
 {
-    struct gateway *g = conn_gateway(c);
     const struct status *s = find_status(a->status);
     const struct http_request *req = c->http == NULL ? NULL : &c->http->req;
+    const bool close = a->close || conn_gateway(c)->draining || req == NULL || !req->keep_alive;
+
+    metric_add(&requests[s->status / 100 - 1], 1);
+    buf_printf(out, "HTTP/1.1 %u %s\r\nDate: %s\r\n", s->status, s->reason, date(conn_gateway(c)));
+    if (a->type != NULL)
+        buf_printf(out, "Content-Type: %s\r\n", a->type);
+    if (a->status != 204 && a->status != 304)
+        buf_printf(out, "Content-Length: %zu\r\n", a->len);
+    buf_printf(out, "Cache-Control: %s\r\nContent-Security-Policy: %s\r\n", a->cache == NULL ? "no-store" : a->cache,
+               a->csp == NULL ? "default-src 'none'; frame-ancestors 'none'" : a->csp);
+    buf_add_str(out, "X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n");
+    if (a->headers != NULL)
+        buf_add_str(out, a->headers);
+    if (close)
+        buf_add_str(out, "Connection: close\r\n");
+    else if (req->minor == 0)
+        buf_add_str(out, "Connection: keep-alive\r\n");
+    buf_add_str(out, "\r\n");
+    return !close;
+}
+
+void http_reply(struct conn *c, const struct http_answer *a)
+{
+    const struct http_request *req = c->http == NULL ? NULL : &c->http->req;
     const bool head = req != NULL && req->method == HTTP_HEAD;
-    const bool close = a->close || g->draining || req == NULL || !req->keep_alive;
     struct buf out = {0};
+    bool keep;
 
     if (c->state != CONN_READING && c->state != CONN_BUSY)
         return; /* gone meanwhile */
-    metric_add(&requests[s->status / 100 - 1], 1);
-    buf_printf(&out, "HTTP/1.1 %u %s\r\nDate: %s\r\n", s->status, s->reason, date(g));
-    if (a->type != NULL)
-        buf_printf(&out, "Content-Type: %s\r\n", a->type);
-    if (a->status != 204 && a->status != 304)
-        buf_printf(&out, "Content-Length: %zu\r\n", a->len);
-    buf_printf(&out, "Cache-Control: %s\r\nContent-Security-Policy: %s\r\n", a->cache == NULL ? "no-store" : a->cache,
-               a->csp == NULL ? "default-src 'none'; frame-ancestors 'none'" : a->csp);
-    buf_add_str(&out, "X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n");
-    if (a->headers != NULL)
-        buf_add_str(&out, a->headers);
-    if (close)
-        buf_add_str(&out, "Connection: close\r\n");
-    else if (req->minor == 0)
-        buf_add_str(&out, "Connection: keep-alive\r\n");
-    buf_add_str(&out, "\r\n");
+    keep = add_head(c, a, &out);
     if (!head && a->len <= BODY_COPIED)
         buf_add(&out, a->body, a->len);
     if (out.failed)
@@ -101,7 +113,30 @@ void http_reply(struct conn *c, const struct http_answer *a)
     buf_release(&out);
     if (c->state == CONN_CLOSED)
         return;
-    if (close)
+    if (keep)
+        http_next(c);
+    else
+        conn_end(c);
+}
+
+bool http_begin(struct conn *c, const struct http_answer *a)
+{
+    struct buf out = {0};
+
+    if (c->state != CONN_BUSY)
+        return false;
+    c->http->close = !add_head(c, a, &out);
+    if (out.failed)
+        conn_abort(c);
+    else
+        conn_write(c, out.data, out.len);
+    buf_release(&out);
+    return c->state == CONN_BUSY;
+}
+
+void http_end(struct conn *c)
+{
+    if (c->http->close)
         conn_end(c);
     else
         http_next(c);

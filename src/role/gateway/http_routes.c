@@ -19,6 +19,7 @@ struct route {
     const char *path;
     int allow;
     bool user; /* needs a valid token */
+    bool body; /* takes one as it comes */
     void (*go)(struct conn *c, const struct http_request *req, const char *id);
 };
 
@@ -256,6 +257,33 @@ static void delete_chat(struct conn *c, const struct http_request *req, const ch
         out_of_memory(c);
 }
 
+/* ---- media ---- */
+
+static void post_media(struct conn *c, const struct http_request *req, const char *id)
+{
+    (void)id;
+    upload_begin(c, req);
+}
+
+static void on_media_deleted(void *ctx, const struct desk_error *error, int32_t variant)
+{
+    on_chat_deleted(ctx, error, variant);
+}
+
+static void on_media(struct conn *c, const struct http_request *req, const char *id)
+{
+    struct uuid media;
+
+    if (!uuid_parse(id, strlen(id), &media))
+        bad_request(c, "media", "must be a UUID");
+    else if (conn_gateway(c)->env->media == NULL)
+        http_error(c, 404, NULL, "there is no store of media here", NULL, NULL, false);
+    else if (req->method != HTTP_DELETE)
+        download_begin(c, req, &media);
+    else if (!desk_media_delete(desk(c), &c->peer.viewer, &media, on_media_deleted, c))
+        out_of_memory(c);
+}
+
 /* ---- the house ---- */
 
 static void get_healthz(struct conn *c, const struct http_request *req, const char *id)
@@ -323,19 +351,21 @@ static void get_file(struct conn *c, const struct http_request *req, const char 
 }
 
 static const struct route routes[] = {
-    {"/ws", ALLOW_GET, false, get_ws},
-    {"/api/session", ALLOW_POST, false, post_session},
-    {"/api/characters", ALLOW_GET, false, get_characters},
-    {"/api/characters/*/avatar", ALLOW_GET, false, get_avatar},
-    {"/api/characters/*", ALLOW_GET, false, get_character},
-    {"/api/chats", ALLOW_GET, true, get_chats},
-    {"/api/chats/*/turns", ALLOW_GET, true, get_turns},
-    {"/api/chats/*", ALLOW_DELETE, true, delete_chat},
-    {"/healthz", ALLOW_GET, false, get_healthz},
-    {"/readyz", ALLOW_GET, false, get_readyz},
-    {"/metrics", ALLOW_GET, false, get_metrics},
+    {"/ws", ALLOW_GET, false, false, get_ws},
+    {"/api/session", ALLOW_POST, false, false, post_session},
+    {"/api/characters", ALLOW_GET, false, false, get_characters},
+    {"/api/characters/*/avatar", ALLOW_GET, false, false, get_avatar},
+    {"/api/characters/*", ALLOW_GET, false, false, get_character},
+    {"/api/chats", ALLOW_GET, true, false, get_chats},
+    {"/api/chats/*/turns", ALLOW_GET, true, false, get_turns},
+    {"/api/chats/*", ALLOW_DELETE, true, false, delete_chat},
+    {"/api/media", ALLOW_POST, true, true, post_media},
+    {"/api/media/*", ALLOW_GET | ALLOW_DELETE, true, false, on_media},
+    {"/healthz", ALLOW_GET, false, false, get_healthz},
+    {"/readyz", ALLOW_GET, false, false, get_readyz},
+    {"/metrics", ALLOW_GET, false, false, get_metrics},
 };
-static const struct route file_route = {"", ALLOW_GET, false, get_file};
+static const struct route file_route = {"", ALLOW_GET, false, false, get_file};
 
 /* Does the path fit the pattern?  "*" is one segment, not empty; it goes to `id`. */
 static bool fits(const char *pattern, const char *path, char id[HTTP_PATH_MAX + 1])
@@ -384,6 +414,7 @@ bool http_known(struct conn *c, const struct http_request *req)
 {
     const bool close = req->content_length > 0; /* the body isn't read */
     char id[HTTP_PATH_MAX + 1] = "", allow[64];
+    const char *methods;
     const struct route *r = find(req->path, id);
     const struct config *config = conn_gateway(c)->env->config;
 
@@ -394,14 +425,22 @@ bool http_known(struct conn *c, const struct http_request *req)
         return false;
     }
     if (!allowed(r, req->method)) {
-        snprintf(allow, sizeof allow, "Allow: %s\r\n",
-                 r->allow == ALLOW_GET    ? "GET, HEAD"
-                 : r->allow == ALLOW_POST ? "POST"
-                                          : "DELETE");
+        methods = (r->allow & ALLOW_GET) == 0      ? (r->allow == ALLOW_POST ? "POST" : "DELETE")
+                  : (r->allow & ALLOW_DELETE) != 0 ? "GET, HEAD, DELETE"
+                                                   : "GET, HEAD";
+        snprintf(allow, sizeof allow, "Allow: %s\r\n", methods);
         http_error(c, 405, NULL, "this path has no such method", NULL, allow, close);
         return false;
     }
     return true;
+}
+
+bool http_streams(const struct http_request *req)
+{
+    char id[HTTP_PATH_MAX + 1];
+    const struct route *r = req->method == HTTP_POST ? find(req->path, id) : NULL;
+
+    return r != NULL && r->body;
 }
 
 void http_route(struct conn *c, const struct http_request *req)
@@ -413,13 +452,13 @@ void http_route(struct conn *c, const struct http_request *req)
 
     if ((req->method == HTTP_POST || req->method == HTTP_DELETE) && origin.data != NULL &&
         !origins_allow(&g->origins, (const char *)origin.data, origin.len)) {
-        http_error(c, 403, NULL, "this Origin is not allowed: see TROUPE_ORIGINS", NULL, NULL, false);
+        http_error(c, 403, NULL, "this Origin is not allowed: see TROUPE_ORIGINS", NULL, NULL, r->body);
         return;
     }
     c->peer.viewer.user = uuid_nil;
     if (r->user && !session_user(g->env->master, req, wall_ms(), &c->peer.viewer.user)) {
         http_error(c, 401, NULL, "no valid token: POST /api/session gives one", NULL, "WWW-Authenticate: Bearer\r\n",
-                   false);
+                   r->body); /* its body isn't read */
         return;
     }
     r->go(c, req, id);

@@ -88,6 +88,27 @@ static void add_variant(struct buf *out, const struct desk_variant *v)
     LIT(out, "}");
 }
 
+/* The ids; where there are any, what each of them is beside them. */
+static void add_media(struct buf *out, const struct desk_turn *turn)
+{
+    LIT(out, ",\"media\":[");
+    for (size_t i = 0; i < turn->media_n; i++) {
+        if (i > 0)
+            LIT(out, ",");
+        json_uuid(out, &turn->media[i].id);
+    }
+    LIT(out, "]");
+    if (turn->media_n == 0)
+        return;
+    LIT(out, ",\"media_types\":[");
+    for (size_t i = 0; i < turn->media_n; i++) {
+        if (i > 0)
+            LIT(out, ",");
+        json_str(out, media_type_name((enum media_type)turn->media[i].type));
+    }
+    LIT(out, "]");
+}
+
 void json_turn(struct buf *out, const struct desk_turn *turn)
 {
     LIT(out, "{\"turn\":");
@@ -100,7 +121,8 @@ void json_turn(struct buf *out, const struct desk_turn *turn)
         LIT(out, ",\"text\":");
         add_text(out, turn->text, turn->len);
     }
-    LIT(out, ",\"media\":[],\"variants\":[");
+    add_media(out, turn);
+    LIT(out, ",\"variants\":[");
     for (size_t i = 0; i < turn->variants_n; i++) {
         if (i > 0)
             LIT(out, ",");

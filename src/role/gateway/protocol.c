@@ -298,24 +298,45 @@ static void ask_open(struct reading *q)
         started(r, desk_open(q->peer->protocol->desk, &q->peer->viewer, &req, on_opened, r));
 }
 
-static void ask_send(struct reading *q)
+/* The ids of a message's media; how many. */
+static size_t get_media(struct reading *q, struct uuid ids[MESSAGE_MEDIA_MAX])
 {
     const json_t *media = json_object_get(q->json, "media");
+    const size_t n = json_array_size(media);
+
+    if (media != NULL && !json_is_array(media))
+        wrong(q, "media", "must be a list");
+    if (n > MESSAGE_MEDIA_MAX) {
+        wrong(q, "media", "more than 8 in one message");
+        return 0;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const json_t *id = json_array_get(media, i);
+
+        if (!json_is_string(id) || !uuid_parse(json_string_value(id), json_string_length(id), &ids[i]))
+            wrong(q, "media", "each must be a UUID");
+        for (size_t k = 0; q->message == NULL && k < i; k++)
+            if (uuid_eq(&ids[k], &ids[i]))
+                wrong(q, "media", "one stands there twice");
+    }
+    return q->message == NULL ? n : 0;
+}
+
+static void ask_send(struct reading *q)
+{
+    struct uuid media[MESSAGE_MEDIA_MAX], chat;
     struct protocol_request *r;
     const char *id, *text;
-    size_t id_len = 0, len = 0;
-    struct uuid chat;
+    size_t id_len = 0, len = 0, media_n;
 
     get_uuid(q, "chat", true, &chat);
     id = get_id(q, "id", true, &id_len);
-    text = get_string(q, "text", true, &len);
-    if (media != NULL && !json_is_array(media))
-        wrong(q, "media", "must be a list");
-    else if (json_array_size(media) > 0)
-        wrong(q, "media", "media is not served here");
+    media_n = get_media(q, media);
+    text = get_string(q, "text", media_n == 0, &len);
     r = start(q);
     if (r != NULL)
-        started(r, desk_send(q->peer->protocol->desk, &q->peer->viewer, &chat, id, id_len, text, len, on_accepted, r));
+        started(r, desk_send(q->peer->protocol->desk, &q->peer->viewer, &chat, id, id_len, text != NULL ? text : "",
+                             len, media, media_n, on_accepted, r));
 }
 
 static void ask_stop(struct reading *q)

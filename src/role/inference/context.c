@@ -6,6 +6,7 @@
 #include "role/inference/context.h"
 
 #include "domain/field.h"
+#include "domain/message.h"
 #include "domain/text.h"
 
 #include <stdlib.h>
@@ -216,7 +217,8 @@ enum tr_rc context_add(struct context *c, const struct uuid *turn, uint64_t inde
 
 enum tr_rc context_take(struct context *c, const struct seal_key *key, const struct turn_view *view, struct tr_err *err)
 {
-    struct buf raw = {0}, user = {0}, reply = {0};
+    struct buf raw = {0}, words = {0}, user = {0}, reply = {0};
+    struct message m = {0};
     enum tr_rc rc = TR_OK;
 
     if (c->n > 0 && uuid_cmp(&view->turn, &c->turns[0].turn) < 0)
@@ -224,7 +226,13 @@ enum tr_rc context_take(struct context *c, const struct seal_key *key, const str
     if (!view->deleted && view->user != NULL) {
         rc = open_row(key, view->user, &raw, err);
         if (rc == TR_OK)
-            rc = text_normalise((const char *)raw.data, raw.len, &user, err);
+            rc = message_decode(raw.data, raw.len, &m, err);
+        if (rc == TR_OK)
+            rc = text_normalise(m.text, m.len, &words, err);
+        if (rc == TR_OK)
+            message_tell(m.media, m.media_n, (const char *)words.data, words.len, &user);
+        if (user.failed)
+            rc = TR_NOMEM;
     }
     if (rc == TR_OK && !view->deleted && view->chosen >= 0)
         rc = open_row(key, view->variant[view->chosen], &reply, err);
@@ -232,6 +240,7 @@ enum tr_rc context_take(struct context *c, const struct seal_key *key, const str
         rc = put(c, &view->turn, view->user != NULL ? view->user->index : 0, (struct slice){user.data, user.len},
                  (struct slice){reply.data, reply.len});
     buf_wipe(&raw);
+    buf_wipe(&words);
     buf_wipe(&user);
     buf_wipe(&reply);
     return rc;

@@ -8,6 +8,7 @@
  */
 #include "role/inference/impl.h"
 
+#include "domain/message.h"
 #include "domain/notes.h"
 #include "role/common/keyring.h"
 
@@ -123,6 +124,17 @@ void load_context(struct turn *t)
 
 /* --- the turn's rows --- */
 
+/* What the prompt says of the user's message, and what engines without a model hear of it. */
+static void tell_user(struct turn *t, const struct notes *n)
+{
+    message_tell((const struct message_media *)n->media.data, n->media.len / sizeof(struct message_media),
+                 (const char *)n->normalised.data, n->normalised.len, &t->user_text);
+    if (n->raw.len > 0)
+        buf_add(&t->said, n->raw.data, n->raw.len);
+    else
+        buf_add(&t->said, t->user_text.data, t->user_text.len);
+}
+
 /* The user's words of this turn: from the notes that came along if they are of this revision, else from the row. */
 static enum tr_rc take_text(struct turn *t, const struct turn_view *view, struct tr_err *err)
 {
@@ -134,6 +146,7 @@ static enum tr_rc take_text(struct turn *t, const struct turn_view *view, struct
                              .rev = t->work.rev,
                              .role = SPEAKER_USER};
     struct buf plain = {0}, encoded = {0};
+    struct message m = {0};
     struct notes notes;
     enum tr_rc rc = TR_INVALID;
 
@@ -145,11 +158,10 @@ static enum tr_rc take_text(struct turn *t, const struct turn_view *view, struct
         rc = seal_open(&t->seal, &bind, t->work.sealed.data, t->work.sealed.len, &plain, err);
     if (rc == TR_OK)
         rc = notes_decode(plain.data, plain.len, &notes, err);
-    if (rc == TR_OK && notes.normalised.len > 0) {
-        buf_add(&t->user_text, notes.normalised.data, notes.normalised.len);
-        buf_add(&t->said, notes.raw.data, notes.raw.len);
+    if (rc == TR_OK && (notes.normalised.len > 0 || notes.media.len > 0)) {
+        tell_user(t, &notes);
         memcpy(t->language, notes.language, sizeof t->language);
-        notes.raw = (struct slice){0};
+        notes.raw = notes.media = (struct slice){0}; /* they rest with part 0 */
         notes.rev = row->rev;
         rc = notes_encode(&notes, &encoded);
         bind = (struct seal_bind){.kind = SEAL_HISTORY,
@@ -170,9 +182,15 @@ static enum tr_rc take_text(struct turn *t, const struct turn_view *view, struct
                                   .role = (uint8_t)row->speaker};
         rc = seal_open(&t->seal, &bind, row->sealed, row->sealed_len, &plain, err);
         if (rc == TR_OK)
-            rc = text_normalise((const char *)plain.data, plain.len, &t->user_text, err);
+            rc = message_decode(plain.data, plain.len, &m, err);
         if (rc == TR_OK)
-            buf_add(&t->said, plain.data, plain.len);
+            rc = text_normalise(m.text, m.len, &encoded, err);
+        if (rc == TR_OK) {
+            notes = (struct notes){.raw = {(const uint8_t *)m.text, m.len},
+                                   .normalised = {encoded.data, encoded.len},
+                                   .media = {(const uint8_t *)m.media, m.media_n * sizeof *m.media}};
+            tell_user(t, &notes);
+        }
     }
     buf_wipe(&plain);
     buf_wipe(&encoded);

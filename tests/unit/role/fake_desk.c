@@ -224,13 +224,19 @@ bool desk_open(struct desk *d, struct desk_viewer *v, const struct desk_open_req
 }
 
 bool desk_send(struct desk *d, struct desk_viewer *v, const struct uuid *chat, const char *id, size_t id_len,
-               const char *text, size_t len, desk_accepted_done *done, void *ctx)
+               const char *text, size_t len, const struct uuid *media, size_t media_n, desk_accepted_done *done,
+               void *ctx)
 {
     char words[512];
     struct waiting *w;
 
     (void)d;
     snprintf(words, sizeof words, "send chat=%s id=%.*s text=%.*s", uuid_words(chat), (int)id_len, id, (int)len, text);
+    for (size_t i = 0; i < media_n; i++) {
+        const size_t at = strlen(words);
+
+        snprintf(words + at, sizeof words - at, " media=%s", uuid_words(&media[i]));
+    }
     if (!asked(v, ASK_SEND, (void (*)(void))done, ctx, words))
         return false;
     for (w = first; w != NULL && w->next != NULL; w = w->next)
@@ -311,6 +317,18 @@ bool desk_chat_delete(struct desk *d, struct desk_viewer *v, const struct uuid *
 {
     (void)d;
     return ok(v, "chat_delete", chat, -1, done, ctx);
+}
+
+bool desk_media_delete(struct desk *d, struct desk_viewer *v, const struct uuid *media, desk_ok_done *done, void *ctx)
+{
+    (void)d;
+    return ok(v, "media_delete", media, -1, done, ctx);
+}
+
+void desk_media_stored(struct desk *d, const struct uuid *user)
+{
+    (void)d;
+    (void)user;
 }
 
 bool desk_characters(struct desk *d, struct desk_viewer *v, desk_characters_done *done, void *ctx)

@@ -268,7 +268,7 @@ FIXTURE static struct answer send_text(struct view *w, const char *id, const cha
 {
     struct answer a = {.view = w};
 
-    assert_true(desk_send(desk, &w->v, &fx.chat, id, strlen(id), text, strlen(text), on_accepted_turn, &a));
+    assert_true(desk_send(desk, &w->v, &fx.chat, id, strlen(id), text, strlen(text), NULL, 0, on_accepted_turn, &a));
     answered(&a);
     return a;
 }

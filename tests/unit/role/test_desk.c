@@ -126,7 +126,7 @@ static void accepted_comes_first(void **state)
 
         answers[i].view = &w;
         snprintf(id, sizeof id, "id%zu", i);
-        assert_true(desk_send(desk, &w.v, &fx.chat, id, strlen(id), "text", 4, on_accepted_turn, &answers[i]));
+        assert_true(desk_send(desk, &w.v, &fx.chat, id, strlen(id), "text", 4, NULL, 0, on_accepted_turn, &answers[i]));
         snprintf(want + strlen(want), sizeof want - strlen(want), "accepted%zu reply%zu.0:quick ", i + 2, i + 2);
     }
     for (size_t i = 0; i < 10; i++)
@@ -408,8 +408,8 @@ static void leaving_in_the_middle(void **state)
         view_init(&w);
         assert_true(desk_open(desk, &w.v, &(struct desk_open_request){.chat = fx.chat}, on_opened, &ignored[0]));
         assert_true(desk_open(desk, &w.v, &(struct desk_open_request){.character = "ada"}, on_opened, &ignored[1]));
-        assert_true(desk_send(desk, &w.v, &fx.chat, "a", 1, "x", 1, on_accepted_turn, &ignored[2]));
-        assert_true(desk_send(desk, &w.v, &fx.chat, "b", 1, "x", 1, on_accepted_turn, &ignored[3]));
+        assert_true(desk_send(desk, &w.v, &fx.chat, "a", 1, "x", 1, NULL, 0, on_accepted_turn, &ignored[2]));
+        assert_true(desk_send(desk, &w.v, &fx.chat, "b", 1, "x", 1, NULL, 0, on_accepted_turn, &ignored[3]));
         assert_true(desk_chats(desk, &w.v, on_chats_read, &ignored[4]));
         assert_true(desk_history(desk, &w.v, &fx.chat, &uuid_nil, 5, on_turns_read, &ignored[5]));
         support_for(fx.loop, (uint64_t)i);
@@ -439,7 +439,7 @@ static void draining(void **state)
     view_init(&w);
     open_chat(&w, NULL);
     assert_true(desk_ready(desk));
-    assert_true(desk_send(desk, &w.v, &fx.chat, "a", 1, "x", 1, on_accepted_turn, &a));
+    assert_true(desk_send(desk, &w.v, &fx.chat, "a", 1, "x", 1, NULL, 0, on_accepted_turn, &a));
     support_for(fx.loop, 1);
     desk_drain(desk, on_drained, &drained);
     assert_false(desk_ready(desk));
