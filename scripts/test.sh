@@ -2,7 +2,7 @@
 # test.sh [STAGE...]: everything, in stages; each prints what it found; the last line is "N passed, N failed".
 . "$(dirname "$0")/common.sh"
 cd "$top"
-passed=0 failed=0
+passed=0 failed=0 failures=
 stages=("$@")
 [ ${#stages[@]} -gt 0 ] || stages=(setup lint page unit tsan clang flow fault servers cluster conformance e2e)
 export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
@@ -25,6 +25,7 @@ tally() {
     fi
     passed=$((passed + p)) failed=$((failed + f))
     printf '== %s: %d passed, %d failed, %d s\n' "$label" "$p" "$f" $((SECONDS - start))
+    [ $f -eq 0 ] || failures+="$(printf '== %s\n' "$label"; grep -E '^not ok |(FAIL|TIMEOUT) |^(not ok|✖) |^ +[0-9]+ +not ok|# fail' "$out" | head -n 20; tail -n 15 "$out")"$'\n'
     rm -f "$out"
 }
 sum() { sed -n "/$1/{s/$1 *//;s/[^0-9].*//;p}" "$2" | paste -sd+ | sed 's/^$/0/' | bc_; }
@@ -100,5 +101,6 @@ for stage in "${stages[@]}"; do
     *) die "unknown stage $stage" ;;
     esac
 done
+[ -z "$failures" ] || printf '\n== what failed, again:\n%s\n' "$failures" # where only the end of a log is kept
 printf '%d passed, %d failed\n' "$passed" "$failed"
 [ "$failed" -eq 0 ]
