@@ -63,6 +63,10 @@ static const struct key {
      "What may wait for a slow reader: deltas are dropped first, then the connection."},
     {"TROUPE_IDLE_SECONDS", "300", "A connection that answers no ping for so long is closed."},
     {"TROUPE_WORKER_TTL_MS", "10000", "How long a worker counts as alive after its last sign of life."},
+    {"TROUPE_LOAD_BOUND_PERCENT", "125",
+     "A chat that is placed anew goes past a worker whose slots are all busy and which has more than this share of an "
+     "even "
+     "load, to the next in line, and stays there; 100 to 1000, 0: never."},
     {"TROUPE_WORKER_ERRORS_MAX", "8",
      "So many failures of the engine in a row, and `troupe inference` hands over what it holds, leaves and exits with "
      "1; 0: never."},

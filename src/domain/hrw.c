@@ -89,7 +89,7 @@ static bool has_room(const struct hrw_node *node, uint64_t load, uint64_t weight
 {
     double bound = (double)bound_percent / 100.0 * ((double)load + 1.0) * (double)node->weight / (double)weight;
 
-    return (double)node->load < ceil(bound);
+    return node->load < node->slots || (double)node->load < ceil(bound);
 }
 
 size_t hrw_choose_bounded(const struct uuid *chat, const struct hrw_node *nodes, size_t n, uint32_t bound_percent)

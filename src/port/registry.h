@@ -32,6 +32,13 @@ struct registry_context {
 
 #define REGISTRY_GATEWAYS_MAX 32
 
+/* Where a chat's turns go.  Queues' names. */
+struct registry_place {
+    const char *first; /* what hashing alone would choose */
+    const char *queue; /* where the chat is to go, if it has no place yet, */
+    const char *stale; /* or if this is its place (it is gone).  NULL: nothing is known to be gone */
+};
+
 typedef void registry_done(void *ctx, enum tr_rc rc, const struct tr_err *err);
 typedef void registry_worker_done(void *ctx, enum tr_rc rc, uint32_t number, const struct tr_err *err);
 typedef void registry_workers_done(void *ctx, enum tr_rc rc, const struct registry_worker *list, size_t n,
@@ -41,6 +48,8 @@ typedef void registry_gateways_done(void *ctx, enum tr_rc rc, const char *const 
                                     const struct tr_err *err);
 typedef void registry_context_done(void *ctx, enum tr_rc rc, const struct registry_context *context,
                                    const struct tr_err *err);
+/* queue: borrowed.  fresh: the place is new, by this operation. */
+typedef void registry_place_done(void *ctx, enum tr_rc rc, const char *queue, bool fresh, const struct tr_err *err);
 typedef void registry_rate_done(void *ctx, enum tr_rc rc, uint64_t retry_after_ms, const struct tr_err *err);
 
 struct registry_ops {
@@ -86,6 +95,14 @@ struct registry_ops {
                               struct tr_op **ret_op, struct tr_err *err); /* TR_NOT_FOUND */
     enum tr_rc (*context_drop)(struct registry *r, const struct uuid *chat, registry_done *done, void *ctx,
                                struct tr_op **ret_op, struct tr_err *err);
+
+    /*
+     * The chat's place: the one that stands, where it was made under the same `first` and is not `stale`; else `queue` from
+     * now on.  In one step, so that all who ask agree.  Renews its TTL.
+     */
+    enum tr_rc (*chat_place)(struct registry *r, const struct uuid *chat, const struct registry_place *place,
+                             uint64_t ttl_ms, registry_place_done *done, void *ctx, struct tr_op **ret_op,
+                             struct tr_err *err);
 
     /* One more of `key` ("user:…", "address:…") at per_minute a minute (domain/ratelimit.h); retry_after_ms 0: allowed. */
     enum tr_rc (*rate_take)(struct registry *r, const char *key, uint32_t per_minute, registry_rate_done *done,

@@ -454,6 +454,53 @@ static void gateways_bound(void **state)
     assert_int_equal(conn(1, "gateway.x", 5000), TR_OK);
 }
 
+static void on_place(void *ctx, enum tr_rc rc, const char *queue, bool fresh, const struct tr_err *err)
+{
+    struct got *g = ctx;
+
+    wait_called(&g->w, rc, err);
+    snprintf(g->name[0], sizeof g->name[0], "%s", rc == TR_OK ? queue : "");
+    g->number = fresh;
+}
+
+/* "queue", or "+queue": it is new. */
+static const char *place_of(uint32_t chat, const char *first, const char *queue, const char *stale, uint64_t ttl_ms)
+{
+    static char said[66];
+    const struct uuid id = chat_id(chat);
+    const struct registry_place wish = {.first = first, .queue = queue, .stale = stale};
+    struct got g = GOT;
+
+    assert_int_equal(CALL(g, chat_place, &id, &wish, ttl_ms, on_place), TR_OK);
+    snprintf(said, sizeof said, "%s%s", g.number != 0 ? "+" : "", g.name[0]);
+    return said;
+}
+
+static void places(void **state)
+{
+    (void)state;
+    assert_string_equal(place_of(1, "a", "b", NULL, 5000), "+b");
+    assert_string_equal(place_of(1, "a", "a", NULL, 5000), "b"); /* whoever asks next is told the same */
+    assert_string_equal(place_of(1, "a", "a", "c", 5000), "b");
+    assert_string_equal(place_of(2, "a", "a", NULL, 5000), "+a"); /* each chat for itself */
+    assert_string_equal(place_of(1, "a", "c", "b", 5000), "+c");  /* b is gone */
+    assert_string_equal(place_of(1, "a", "d", "b", 5000), "c");   /* and somebody saw that before */
+    assert_string_equal(place_of(1, "d", "d", NULL, 5000), "+d"); /* another is first now: placed anew, */
+    assert_string_equal(place_of(1, "a", "a", NULL, 5000), "+a"); /* and the same back again */
+}
+
+static void place_ttl(void **state)
+{
+    (void)state;
+    assert_string_equal(place_of(1, "a", "b", NULL, 400), "+b");
+    support_for(loop, 250);
+    assert_string_equal(place_of(1, "a", "a", NULL, 400), "b"); /* renewed */
+    support_for(loop, 250);
+    assert_string_equal(place_of(1, "a", "a", NULL, 100), "b");
+    support_for(loop, 150);
+    assert_string_equal(place_of(1, "a", "a", NULL, 400), "+a");
+}
+
 static uint64_t rate(const char *key, uint32_t per_minute)
 {
     struct got g = GOT;
@@ -558,6 +605,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(context, set_up, tear_down),
         cmocka_unit_test_setup_teardown(context_bound, set_up, tear_down),
         cmocka_unit_test_setup_teardown(gateways_bound, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(places, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(place_ttl, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rates, set_up, tear_down),
         cmocka_unit_test_setup_teardown(long_rate_key, set_up, tear_down),
         cmocka_unit_test_setup_teardown(cancel_and_close, set_up, tear_down),

@@ -134,6 +134,10 @@ static void answer(struct memory_registry *r, const struct mr_op *op, bool cance
     case MR_CONTEXT:
         answer_context(r, op, rc, &err);
         break;
+    case MR_PLACE:
+        op->done.place(op->ctx, rc, rc == TR_OK ? op->queue : NULL, rc == TR_OK && op->value != 0,
+                       rc == TR_OK ? NULL : &err);
+        break;
     case MR_RATE:
         op->done.rate(op->ctx, rc, rc == TR_OK ? op->value : 0, rc == TR_OK ? NULL : &err);
         break;
@@ -298,6 +302,27 @@ static enum tr_rc context_drop(struct registry *reg, const struct uuid *chat, re
     return op_write(self(reg), TR_OK, done, ctx, ret_op, err);
 }
 
+static enum tr_rc chat_place(struct registry *reg, const struct uuid *chat, const struct registry_place *place,
+                             uint64_t ttl_ms, registry_place_done *done, void *ctx, struct tr_op **ret_op,
+                             struct tr_err *err)
+{
+    struct memory_registry *r = self(reg);
+    char queue[MR_QUEUE_MAX + 1];
+    bool fresh = false;
+    struct mr_op *op;
+    enum tr_rc rc = mr_place(r, chat, place, ttl_ms, queue, &fresh, err);
+
+    if (rc != TR_OK)
+        return rc;
+    op = op_new(r, MR_PLACE, ctx, ret_op);
+    if (op == NULL)
+        return no_op(r, err);
+    op->done.place = done;
+    op->value = fresh;
+    strcpy(op->queue, queue);
+    return TR_OK;
+}
+
 static enum tr_rc rate_take(struct registry *reg, const char *key, uint32_t per_minute, registry_rate_done *done,
                             void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
@@ -351,6 +376,7 @@ static const struct registry_ops memory_registry_ops = {
     .context_put = context_put,
     .context_get = context_get,
     .context_drop = context_drop,
+    .chat_place = chat_place,
     .rate_take = rate_take,
     .close = registry_close,
 };

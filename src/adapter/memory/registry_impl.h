@@ -7,7 +7,9 @@
 
 #include <uthash.h>
 
-enum mr_kind { MR_WRITE, MR_REGISTER, MR_WORKERS, MR_GATEWAYS, MR_CONNS, MR_CONTEXT, MR_RATE };
+#define MR_QUEUE_MAX 127
+
+enum mr_kind { MR_WRITE, MR_REGISTER, MR_WORKERS, MR_GATEWAYS, MR_CONNS, MR_CONTEXT, MR_PLACE, MR_RATE };
 
 struct mr_op {
     struct tr_op op; /* first */
@@ -21,12 +23,14 @@ struct mr_op {
         registry_workers_done *workers;
         registry_gateways_done *gateways;
         registry_context_done *context;
+        registry_place_done *place;
         registry_rate_done *rate;
     } done;
     void *ctx;
     uint64_t value;
     struct uuid chat;
     char character[CHARACTER_ID_MAX + 1];
+    char queue[MR_QUEUE_MAX + 1];
 };
 
 struct mr_worker {
@@ -70,6 +74,14 @@ struct mr_context {
     struct mr_context *prev, *next; /* unused longest first */
 };
 
+struct mr_place {
+    UT_hash_handle hh;
+    struct uuid chat;
+    uint64_t expires_ms;
+    const char *queue; /* in names */
+    char names[];      /* first choice, then queue */
+};
+
 struct mr_rate {
     UT_hash_handle hh;
     uint64_t tat_us;
@@ -93,6 +105,7 @@ struct memory_registry {
     struct mr_conn *conns, *conn_cursor; /* cursors: where the sweep goes on */
     struct mr_context *contexts, *context_first, *context_last;
     size_t context_bytes;
+    struct mr_place *places; /* unused longest first */
     struct mr_rate *rates, *rate_cursor;
 };
 
@@ -121,6 +134,13 @@ enum tr_rc mr_context_get(struct memory_registry *r, const struct uuid *chat, st
                           struct mr_blob **ret_blob) TR_MUST_CHECK;
 void mr_context_drop(struct memory_registry *r, const struct uuid *chat);
 void mr_blob_release(struct mr_blob *blob); /* overwrites with the last; NULL is fine */
+
+/* registry_places.c */
+enum tr_rc mr_place(struct memory_registry *r, const struct uuid *chat, const struct registry_place *place,
+                    uint64_t ttl_ms, char ret_queue[MR_QUEUE_MAX + 1], bool *ret_fresh,
+                    struct tr_err *err) TR_MUST_CHECK;
+void mr_places_expire(struct memory_registry *r);
+void mr_places_free(struct memory_registry *r);
 
 enum tr_rc mr_rate_take(struct memory_registry *r, const char *key, uint32_t per_minute, uint64_t *ret_wait_ms,
                         struct tr_err *err) TR_MUST_CHECK;

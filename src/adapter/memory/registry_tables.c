@@ -532,6 +532,7 @@ void mr_on_sweep(void *ctx)
         conn_expire(r, c);
     }
     gateways_expire(r);
+    mr_places_expire(r);
     if (r->rate_cursor == NULL)
         r->rate_cursor = r->rates;
     for (size_t i = 0; i < SWEEP_MAX && r->rate_cursor != NULL; i++) {
@@ -554,6 +555,7 @@ void mr_tables_free(struct memory_registry *r)
         conn_free(r, r->conns);
     while (r->contexts != NULL)
         context_free(r, r->contexts);
+    mr_places_free(r);
     while (r->rates != NULL)
         rate_free(r, r->rates);
     while (r->workers != NULL) {

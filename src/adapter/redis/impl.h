@@ -30,6 +30,7 @@ enum rr_script {
     RR_WORKERS,
     RR_NAME_PUT, /* gateways, connections: a name with an end of its own */
     RR_NAMES,
+    RR_PLACE,
     RR_RATE,
     RR_SERVER,
     RR_SCRIPTS
@@ -64,6 +65,7 @@ struct rr_op {
         registry_workers_done *workers;
         registry_gateways_done *names;
         registry_context_done *context;
+        registry_place_done *place;
         registry_rate_done *rate;
         service_checked *check;
     } done;

@@ -341,6 +341,40 @@ static enum tr_rc context_drop(struct registry *reg, const struct uuid *chat, re
     return rr_start(op, args, 2, ret_op, err);
 }
 
+/* ---- places ---- */
+
+static void call_place(struct rr_op *op, enum tr_rc rc, const struct tr_err *err)
+{
+    struct tr_err odd = {0};
+
+    if (rc == TR_OK && op->n == 0) {
+        rc = tr_fail(&odd, TR_TRANSIENT, "registry: an answer without a place");
+        err = &odd;
+    }
+    op->done.place(op->ctx, rc, rc == TR_OK ? op->names[0] : NULL, rc == TR_OK && op->n > 1, err);
+}
+
+static enum tr_rc chat_place(struct registry *reg, const struct uuid *chat, const struct registry_place *place,
+                             uint64_t ttl_ms, registry_place_done *done, void *ctx, struct tr_op **ret_op,
+                             struct tr_err *err)
+{
+    struct redis_registry *const r = self(reg);
+    char key[RR_KEY_MAX], ttl[24];
+    struct rr_op *op = NULL;
+    const enum tr_rc rc = rr_op_new(r, RR_PLACE, true, rr_read_names, call_place, ctx, &op, err);
+
+    if (rc != TR_OK)
+        return rc;
+    op->done.place = done;
+    {
+        const struct slice args[] = {
+            text("1"),          text(chat_key(r, key, "place", chat)),          text(place->first),
+            text(place->queue), text(place->stale != NULL ? place->stale : ""), text(number_text(ttl_ms, ttl))};
+
+        return rr_start(op, args, 6, ret_op, err);
+    }
+}
+
 /* ---- rates ---- */
 
 static void call_rate(struct rr_op *op, enum tr_rc rc, const struct tr_err *err)
@@ -440,6 +474,7 @@ static const struct registry_ops redis_registry_ops = {
     .context_put = context_put,
     .context_get = context_get,
     .context_drop = context_drop,
+    .chat_place = chat_place,
     .rate_take = rate_take,
     .init = init,
     .check = check,

@@ -5,7 +5,9 @@
  *
  * One job:
  *   OPENING -> ROUTING     on_key         WORK with text: its notes are made; without: at once
+ *   ROUTING -> PLACING     job_route      one of several workers: the registry knows the chat's place
  *   ROUTING -> PUBLISHING  job_route      parked meanwhile, if the router does not know the workers yet
+ *   PLACING -> PUBLISHING  on_chosen
  *   PUBLISHING -> ROUTING  on_published   the worker's queue refused or did not answer: again after a pause
  *   PUBLISHING -> (end)    on_published   confirmed: acknowledged
  *   any -> (end)           job_end
@@ -38,7 +40,7 @@
 #define TROUBLE_MS 500
 #define REFUSED_MAX 4
 
-enum state { OPENING, ROUTING, PUBLISHING };
+enum state { OPENING, ROUTING, PLACING, PUBLISHING };
 
 struct job {
     struct preprocess *r; /* NULL: the role is gone, free at the callback */
@@ -192,26 +194,18 @@ static void log_no_worker(const struct job *job, enum tr_rc rc)
             rc == TR_NOT_FOUND ? "no worker is alive" : "the registry does not answer");
 }
 
-static void job_route(struct job *job)
+static void job_publish(struct job *job, const char *queue)
 {
     struct preprocess *r = job->r;
-    char queue[QUEUE_NAME_MAX + 1];
     struct tr_err err = {0};
-    enum tr_rc rc = router_choose(r->router, &job->env.chat, job->env.character, queue);
+    enum tr_rc rc;
 
-    job->state = ROUTING;
-    job->parked = false;
-    if (rc == TR_OK && strcmp(queue, job->from) == 0 && job->refused++ >= REFUSED_MAX) {
+    if (strcmp(queue, job->from) == 0 && job->refused++ >= REFUSED_MAX) {
         job_end(job, SETTLE_LATER, ROUTER_FRESH_MS); /* its worker is back: the message belongs to it, where it was */
-    } else if (rc == TR_OK && strcmp(queue, job->from) == 0) { /* the list is older than that worker's end */
+    } else if (strcmp(queue, job->from) == 0) {      /* the list is older than that worker's end */
+        job->state = ROUTING;
         router_doubt(r->router, job->env.character);
         park(job, loop_now_ms(r->env.loop) + ROUTER_FRESH_MS); /* or until a list is read */
-    } else if (rc == TR_BUSY) {
-        park(job, 0);
-    } else if (rc != TR_OK) {
-        metric_add(&metric_no_worker, 1);
-        log_no_worker(job, rc);
-        job_end(job, SETTLE_LATER, NO_WORKER_MS);
     } else {
         job->state = PUBLISHING;
         rc = role_pass_on(&r->env, queue, &job->env, on_published, job, &job->op, &err);
@@ -221,6 +215,40 @@ static void job_route(struct job *job)
             job->op = NULL;
             publish_failed(job, rc, &err);
         }
+    }
+}
+
+static void on_chosen(void *ctx, enum tr_rc rc, const char *queue)
+{
+    struct job *job = ctx;
+
+    job->op = NULL;
+    if (job->r == NULL)
+        job_free(job);
+    else if (rc != TR_OK)
+        job_end(job, SETTLE_LATER, TROUBLE_MS);
+    else
+        job_publish(job, queue);
+}
+
+static void job_route(struct job *job)
+{
+    struct preprocess *r = job->r;
+    char queue[QUEUE_NAME_MAX + 1];
+    enum tr_rc rc = router_choose(r->router, &job->env.chat, job->env.character, queue, on_chosen, job, &job->op);
+
+    job->state = ROUTING;
+    job->parked = false;
+    if (rc == TR_BUSY) {
+        park(job, 0);
+    } else if (rc != TR_OK) {
+        metric_add(&metric_no_worker, 1);
+        log_no_worker(job, rc);
+        job_end(job, SETTLE_LATER, NO_WORKER_MS);
+    } else if (job->op != NULL) {
+        job->state = PLACING;
+    } else {
+        job_publish(job, queue);
     }
 }
 

@@ -2,8 +2,10 @@
 #include "role/preprocess/router.h"
 
 #include "base/log.h"
+#include "base/metrics.h"
 #include "domain/hrw.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uthash.h>
@@ -15,10 +17,14 @@
  * outlive a kill of the broker (contract 11.13).  Those that start together, as at the first start, wait for nobody.
  */
 #define YOUNG_MS 12000
+#define PLACE_TTL_MS (30 * 60 * 1000) /* since its last turn: as long as a worker may still hold the chat's state */
+#define AWAY_MS 1000                  /* not asked for places for so long after it failed */
+#define GONE_MAX 3                    /* places that turned out to be gone, before hashing alone decides */
 
 struct worker {
-    struct hrw_node node;
     char queue[QUEUE_NAME_MAX + 1];
+    uint32_t reported;  /* load, by its record */
+    uint32_t placed[2]; /* chats placed on it by this process in this report's time, and in the one before */
 };
 
 struct list { /* the living workers of one character */
@@ -26,10 +32,10 @@ struct list { /* the living workers of one character */
     struct worker *workers; /* owned */
     struct hrw_node *nodes; /* owned: the same, for hrw_choose() */
     size_t n;
-    bool known, failed; /* read at least once; the last reading failed */
-    uint64_t read_ms;
-    struct router *router; /* NULL: the router is gone, free at the callback */
-    struct tr_op *op;      /* reading */
+    bool known, failed;          /* read at least once; the last reading failed */
+    uint64_t read_ms, turned_ms; /* turned: `placed` of its workers */
+    struct router *router;       /* NULL: the router is gone, free at the callback */
+    struct tr_op *op;            /* reading */
     UT_hash_handle hh;
 };
 
@@ -38,15 +44,49 @@ struct router {
     struct list *lists;
     void (*on_read)(void *ctx);
     void *ctx;
+    uint32_t bound_percent;
+    uint64_t report_ms; /* how old a worker's report may be */
+    uint64_t away_ms;   /* the registry is not asked for places before */
 };
+
+/* A chat that is being placed. */
+struct placing {
+    struct tr_op op; /* first */
+    struct router *router;
+    struct tr_op *inner;
+    struct uuid chat;
+    char character[CHARACTER_ID_MAX + 1]; /* whose list */
+    char first[QUEUE_NAME_MAX + 1], queue[QUEUE_NAME_MAX + 1], stale[QUEUE_NAME_MAX + 1];
+    unsigned gone;
+    bool cancelled;
+    router_chosen *chosen;
+    void *ctx;
+};
+
+static struct metric metric_past = METRIC(METRIC_COUNTER, "troupe_router_past_full_total", NULL,
+                                          "Chats placed past their first worker, which was full.");
 
 enum tr_rc router_new(const struct role_env *env, void (*on_read)(void *ctx), void *ctx, struct router **ret_router,
                       struct tr_err *err)
 {
     struct router *router = calloc(1, sizeof *router);
+    uint64_t percent = 0, ttl_ms = 0;
+    enum tr_rc rc;
 
     if (router == NULL)
         return tr_fail(err, TR_NOMEM, "router");
+    rc = config_u64(env->config, "TROUPE_LOAD_BOUND_PERCENT", 0, 1000, &percent, err);
+    if (rc == TR_OK && percent > 0 && percent < 100)
+        rc = tr_fail(err, TR_INVALID,
+                     "TROUPE_LOAD_BOUND_PERCENT: less than an even share can't be had: 100 to 1000, or 0");
+    if (rc == TR_OK)
+        rc = config_u64(env->config, "TROUPE_WORKER_TTL_MS", 100, 3600000, &ttl_ms, err);
+    if (rc != TR_OK) {
+        free(router);
+        return rc;
+    }
+    router->bound_percent = (uint32_t)percent;
+    router->report_ms = ttl_ms / 3 + ROUTER_FRESH_MS;
     router->env = *env;
     router->on_read = on_read;
     router->ctx = ctx;
@@ -85,10 +125,19 @@ void router_free(struct router *router)
     free(router);
 }
 
+static struct worker *find_worker(const struct list *list, const char *queue)
+{
+    for (size_t i = 0; i < list->n; i++)
+        if (strcmp(list->workers[i].queue, queue) == 0)
+            return &list->workers[i];
+    return NULL;
+}
+
 static void take(struct list *list, const struct registry_worker *found, size_t n)
 {
     struct worker *workers = calloc(n > 0 ? n : 1, sizeof *workers);
     struct hrw_node *nodes = calloc(n > 0 ? n : 1, sizeof *nodes);
+    const struct worker *old;
     uint64_t oldest = 0;
     size_t kept = 0;
 
@@ -107,7 +156,11 @@ static void take(struct list *list, const struct registry_worker *found, size_t 
         workers[kept].queue[QUEUE_NAME_MAX] = '\0';
         nodes[kept] = (struct hrw_node){.id = hrw_hash(workers[kept].queue, strlen(workers[kept].queue)),
                                         .weight = found[i].weight > 0 ? found[i].weight : 1,
-                                        .load = found[i].load};
+                                        .slots = found[i].slots};
+        workers[kept].reported = found[i].load;
+        old = find_worker(list, workers[kept].queue);
+        if (old != NULL)
+            memcpy(workers[kept].placed, old->placed, sizeof old->placed);
         kept++;
     }
     free(list->workers);
@@ -187,8 +240,127 @@ static enum tr_rc ask(struct router *router, struct list *list)
     return list->known ? TR_OK : TR_TRANSIENT;
 }
 
+/* --- placing --- */
+
+/* Where this chat is to go if it has no place yet: within the bound.  A report that is older than our own placing counts it not. */
+static size_t roomy(struct router *router, struct list *list, const struct uuid *chat)
+{
+    const uint64_t now = loop_now_ms(router->env.loop);
+    const bool turn = now - list->turned_ms >= router->report_ms;
+
+    if (turn)
+        list->turned_ms = now;
+    for (size_t i = 0; i < list->n; i++) {
+        struct worker *w = &list->workers[i];
+
+        if (turn) {
+            w->placed[1] = w->placed[0];
+            w->placed[0] = 0;
+        }
+        list->nodes[i].load = w->reported + w->placed[0] + w->placed[1];
+    }
+    return hrw_choose_bounded(chat, list->nodes, list->n, router->bound_percent);
+}
+
+static void placing_cancel(struct tr_op *op)
+{
+    struct placing *p = (struct placing *)op;
+
+    p->cancelled = true;
+    tr_op_cancel(p->inner);
+}
+
+static void placing_end(struct placing *p, enum tr_rc rc, const char *queue)
+{
+    router_chosen *chosen = p->chosen;
+    void *ctx = p->ctx;
+    char copy[QUEUE_NAME_MAX + 1];
+
+    snprintf(copy, sizeof copy, "%s", queue);
+    free(p);
+    chosen(ctx, rc, copy);
+}
+
+static void on_placed(void *ctx, enum tr_rc rc, const char *queue, bool fresh, const struct tr_err *err);
+
+static enum tr_rc place(struct placing *p)
+{
+    const struct registry_place wish = {
+        .first = p->first, .queue = p->queue, .stale = p->stale[0] != '\0' ? p->stale : NULL};
+    struct registry *reg = p->router->env.registry;
+
+    return reg->ops->chat_place(reg, &p->chat, &wish, PLACE_TTL_MS, on_placed, p, &p->inner, NULL);
+}
+
+static void placed_fresh(const struct placing *p, struct worker *w)
+{
+    w->placed[0]++;
+    if (strcmp(p->first, w->queue) != 0)
+        metric_add(&metric_past, 1);
+}
+
+static void on_placed(void *ctx, enum tr_rc rc, const char *queue, bool fresh, const struct tr_err *err)
+{
+    struct placing *p = ctx;
+    struct router *router = p->router;
+    struct list *list = NULL;
+    struct worker *w = NULL;
+
+    p->inner = NULL;
+    if (p->cancelled) { /* the router may be gone */
+        placing_end(p, TR_CANCELLED, "");
+        return;
+    }
+    if (rc != TR_OK) {
+        router->away_ms = loop_now_ms(router->env.loop) + AWAY_MS;
+        log_event(LOG_DEBUG, "router.place", "rc=%s cause=%Q", tr_rc_name(rc), tr_err_text(err));
+        placing_end(p, TR_OK, p->first);
+        return;
+    }
+    HASH_FIND_STR(router->lists, p->character, list);
+    if (list != NULL)
+        w = find_worker(list, queue);
+    if (w != NULL && fresh)
+        placed_fresh(p, w);
+    if (w != NULL || list == NULL || ++p->gone > GONE_MAX) {
+        placing_end(p, TR_OK, w != NULL ? queue : p->first);
+        return;
+    }
+    snprintf(p->stale, sizeof p->stale, "%s", queue); /* its worker is no more */
+    if (place(p) != TR_OK)
+        placing_end(p, TR_OK, p->first);
+}
+
+static enum tr_rc choose(struct router *router, struct list *list, const struct uuid *chat,
+                         char ret_queue[QUEUE_NAME_MAX + 1], router_chosen *chosen, void *ctx, struct tr_op **ret_op)
+{
+    const size_t first = hrw_choose(chat, list->nodes, list->n);
+    struct placing *p;
+
+    strcpy(ret_queue, list->workers[first].queue);
+    *ret_op = NULL;
+    if (list->n < 2 || router->bound_percent == 0 || loop_now_ms(router->env.loop) < router->away_ms)
+        return TR_OK;
+    p = calloc(1, sizeof *p);
+    if (p == NULL)
+        return TR_OK;
+    p->op.cancel = placing_cancel;
+    p->router = router;
+    p->chat = *chat;
+    p->chosen = chosen;
+    p->ctx = ctx;
+    strcpy(p->character, list->character);
+    strcpy(p->first, ret_queue);
+    strcpy(p->queue, list->workers[roomy(router, list, chat)].queue);
+    if (place(p) == TR_OK)
+        *ret_op = &p->op;
+    else
+        free(p);
+    return TR_OK;
+}
+
 enum tr_rc router_choose(struct router *router, const struct uuid *chat, const char *character,
-                         char ret_queue[QUEUE_NAME_MAX + 1])
+                         char ret_queue[QUEUE_NAME_MAX + 1], router_chosen *chosen, void *ctx, struct tr_op **ret_op)
 {
     const char *const names[] = {character, POOL};
 
@@ -202,10 +374,8 @@ enum tr_rc router_choose(struct router *router, const struct uuid *chat, const c
         rc = list != NULL ? ask(router, list) : TR_TRANSIENT;
         if (rc != TR_OK)
             return rc;
-        if (list->n > 0) {
-            strcpy(ret_queue, list->workers[hrw_choose(chat, list->nodes, list->n)].queue);
-            return TR_OK;
-        }
+        if (list->n > 0)
+            return choose(router, list, chat, ret_queue, chosen, ctx, ret_op);
     }
     return TR_NOT_FOUND;
 }

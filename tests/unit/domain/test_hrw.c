@@ -34,7 +34,7 @@ static size_t make_nodes(struct hrw_node *nodes)
     for (size_t i = 0; i < n; i++) {
         uint64_t name = next_random();
 
-        nodes[i] = (struct hrw_node){hrw_hash(&name, sizeof name), 1U << next_random() % 4, 0};
+        nodes[i] = (struct hrw_node){hrw_hash(&name, sizeof name), 1U << next_random() % 4, 0, 0};
     }
     return n;
 }
@@ -100,7 +100,7 @@ static void any_change_moves_the_minimum(void **state)
         for (uint64_t more = next_random() % 4; more > 0 || n_now == 0; more -= more > 0) {
             uint64_t name = next_random();
 
-            now[n_now++] = (struct hrw_node){hrw_hash(&name, sizeof name), 1U << next_random() % 4, 0};
+            now[n_now++] = (struct hrw_node){hrw_hash(&name, sizeof name), 1U << next_random() % 4, 0, 0};
         }
         for (uint64_t c = 0; c < 20; c++) {
             struct uuid chat = chat_of(next_random());
@@ -182,7 +182,7 @@ static void every_share_is_right(void **state)
 
 static void shares_follow_the_weights(void **state)
 {
-    struct hrw_node nodes[] = {{11, 1, 0}, {12, 1, 0}, {13, 2, 0}, {14, 4, 0}};
+    struct hrw_node nodes[] = {{11, 1, 0, 0}, {12, 1, 0, 0}, {13, 2, 0, 0}, {14, 4, 0, 0}};
     int count[4] = {0};
 
     (void)state;
@@ -199,7 +199,7 @@ static void shares_follow_the_weights(void **state)
 
 static void ties_and_order(void **state)
 {
-    struct hrw_node nodes[] = {{7, 1, 0}, {7, 1, 0}, {3, 1, 0}}, turned[] = {{3, 1, 0}, {7, 1, 0}};
+    struct hrw_node nodes[] = {{7, 1, 0, 0}, {7, 1, 0, 0}, {3, 1, 0, 0}}, turned[] = {{3, 1, 0, 0}, {7, 1, 0, 0}};
 
     (void)state;
     for (uint64_t c = 0; c < 1000; c++) {
@@ -232,7 +232,7 @@ static void bound_holds(void **state)
 
 static void bound_off_and_unmet(void **state)
 {
-    struct hrw_node nodes[] = {{1, 1, 1000}, {2, 1, 0}};
+    struct hrw_node nodes[] = {{1, 1, 1000, 0}, {2, 1, 0, 0}};
     int first = 0;
 
     (void)state;
@@ -248,6 +248,22 @@ static void bound_off_and_unmet(void **state)
     assert_in_range(first, 60, 140);
 }
 
+/* Below its slots nobody waits: the bound counts from there on. */
+static void bound_begins_past_the_slots(void **state)
+{
+    struct hrw_node nodes[] = {{1, 1, 3, 4}, {2, 1, 0, 4}};
+
+    (void)state;
+    for (uint64_t c = 0; c < 200; c++) {
+        struct uuid chat = chat_of(c);
+
+        nodes[0].load = 3;
+        assert_int_equal(hrw_choose_bounded(&chat, nodes, 2, 125), hrw_choose(&chat, nodes, 2));
+        nodes[0].load = 4; /* 125 % of an even share of 4 and this one: 3.1 */
+        assert_int_equal(hrw_choose_bounded(&chat, nodes, 2, 125), 1);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -260,6 +276,7 @@ int main(void)
         cmocka_unit_test(ties_and_order),
         cmocka_unit_test(bound_holds),
         cmocka_unit_test(bound_off_and_unmet),
+        cmocka_unit_test(bound_begins_past_the_slots),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

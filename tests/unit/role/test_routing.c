@@ -81,10 +81,12 @@ static int setup(void **state)
 {
     struct wait w = {0};
 
-    (void)state;
     setenv("TROUPE_WORKER_TTL_MS", "900", 1);
+    setenv("TROUPE_LOAD_BOUND_PERCENT", *state != NULL ? *state : "0",
+           1); /* the minimal move is told without the bound */
     setup_env(&f);
     unsetenv("TROUPE_WORKER_TTL_MS");
+    unsetenv("TROUPE_LOAD_BOUND_PERCENT");
     w.loop = f.loop;
     assert_int_equal(wait_end(&w, preprocess_start(&f.env, on_started, &w, &role, &w.err)), TR_OK);
     return 0;
@@ -361,12 +363,97 @@ static void no_pool_at_all(void **state)
     answered_in_order(turns, n);
 }
 
+static size_t count_at(char queues[CHATS][QUEUE_NAME_MAX + 1], const char *queue)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < CHATS; i++)
+        n += strcmp(queues[i], queue) == 0;
+    return n;
+}
+
+static void fresh_chats(struct uuid chats[CHATS])
+{
+    for (size_t i = 0; i < CHATS; i++)
+        chats[i] = fresh_uuid();
+}
+
+static void report_load(struct registry_worker *worker, uint32_t load)
+{
+    struct wait w = {.loop = f.loop};
+    struct registry *r = f.env.registry;
+
+    worker->load = load;
+    assert_int_equal(wait_end(&w, r->ops->worker_refresh(r, worker, 60000, wait_done, &w, &w.op, &w.err)), TR_OK);
+}
+
+/* A full worker gets no chat that has no place yet; one that has its place stays, however the load changes. */
+static void the_load_bound_places_and_never_moves(void **state)
+{
+    static char first[CHATS][QUEUE_NAME_MAX + 1], placed[CHATS][QUEUE_NAME_MAX + 1], again[CHATS][QUEUE_NAME_MAX + 1];
+    struct registry_worker worker[3];
+    struct uuid old[CHATS], chats[CHATS];
+    size_t displaced = 0;
+
+    (void)state;
+    for (uint32_t i = 0; i < 3; i++)
+        worker[i] = add_record("any", i + 1);
+    fresh_chats(old);
+    route(old, "bob", first); /* all idle */
+    report_load(&worker[0], 1000);
+    let_the_router_look("bob");
+    route(old, "bob", again); /* they had their places before it was full */
+    assert_memory_equal(again, first, sizeof first);
+    fresh_chats(chats);
+    route(chats, "bob", placed);
+    assert_int_equal(count_at(placed, worker[0].queue), 0);
+    assert_in_range(count_at(placed, worker[1].queue), 10, 50);
+
+    report_load(&worker[0], 0);
+    let_the_router_look("bob");
+    route(chats, "bob", again); /* it has room again: they stay all the same */
+    assert_memory_equal(again, placed, sizeof placed);
+
+    remove_record(&worker[1]); /* its chats move, and those that it was the first choice of; nobody else */
+    let_the_router_look("bob");
+    route(chats, "bob", again);
+    only_moved_from(placed, again, worker[1].queue);
+    for (size_t i = 0; i < CHATS; i++)
+        displaced += strcmp(placed[i], worker[1].queue) == 0 && strcmp(again[i], worker[0].queue) == 0;
+    assert_in_range(displaced, 1, CHATS); /* now there was room for them */
+}
+
+/* Sixty that come at once, before any worker has told of its load.  By hashing alone a round in three breaks the bound. */
+static void the_bound_holds_in_a_rush(void **state)
+{
+    static char queues[CHATS][QUEUE_NAME_MAX + 1];
+    struct uuid chats[CHATS];
+    struct registry_worker worker[4];
+
+    (void)state;
+    for (uint32_t i = 0; i < 4; i++)
+        worker[i] = add_record("any", i + 1);
+    for (int round = 0; round < 8; round++) {
+        struct wait w = {.loop = f.loop};
+
+        preprocess_free(role); /* a new one, that has placed nobody yet */
+        role = NULL;
+        assert_int_equal(wait_end(&w, preprocess_start(&f.env, on_started, &w, &role, &w.err)), TR_OK);
+        fresh_chats(chats);
+        route(chats, "bob", queues);
+        for (size_t i = 0; i < 4; i++)
+            assert_in_range(count_at(queues, worker[i].queue), 1, 19); /* 125 % of 60 / 4, whole chats */
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(own_workers_and_the_pool, setup, teardown),
         cmocka_unit_test_setup_teardown(the_pool_takes_over_and_gives_back, setup, teardown),
         cmocka_unit_test_setup_teardown(no_pool_at_all, setup, teardown),
+        cmocka_unit_test_prestate_setup_teardown(the_load_bound_places_and_never_moves, setup, teardown, "125"),
+        cmocka_unit_test_prestate_setup_teardown(the_bound_holds_in_a_rush, setup, teardown, "125"),
     };
 
     log_set_level(LOG_ERROR);
