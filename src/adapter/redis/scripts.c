@@ -64,9 +64,9 @@ const char *const rr_scripts[RR_SCRIPTS] = {
         (NOW_MS "return redis.call('ZRANGEBYSCORE',KEYS[1],string.format('(%.0f',now),'+inf','LIMIT',0,ARGV[1])"),
     /* KEYS key; ARGV first, queue, stale, ttl -> queue, and "new" if it is */
     [RR_PLACE] = ("local rec=redis.call('GET',KEYS[1]) "
-                  "local first,queue=string.match(rec or '','^([^\n]*)\n(.+)$') "
+                  "local first,queue=string.match(rec or '','^([^\\n]*)\\n(.+)$') "
                   "if first==ARGV[1] and queue~=ARGV[3] then redis.call('PEXPIRE',KEYS[1],ARGV[4]) return {queue} end "
-                  "redis.call('SET',KEYS[1],ARGV[1]..'\n'..ARGV[2],'PX',ARGV[4]) "
+                  "redis.call('SET',KEYS[1],ARGV[1]..'\\n'..ARGV[2],'PX',ARGV[4]) "
                   "return {ARGV[2],'new'}"),
     /* KEYS key; ARGV interval, burst -> milliseconds to wait, 0: taken.  All times in microseconds */
     [RR_RATE] = ("local t=redis.call('TIME') local now=t[1]*1000000+t[2] "
