@@ -263,6 +263,11 @@ test('what is not taken is said in words, and nothing of it is sent', async () =
   await page.getByText('This is not a PNG, JPEG, GIF or WebP picture').waitFor();
   assert.deepEqual(seen.map((s) => [s.method, s.status]), [['POST', 415]]);
   await page.getByText('One file did not get through').waitFor();
+  const covered = await page.getByRole('button', { name: 'Remove drawing.svg' }).evaluate((e) => {
+    const box = e.getBoundingClientRect();
+    return !e.contains(document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2));
+  });
+  assert.ok(!covered, 'the notice covers no button');
   await field(page).fill('never sent');
   await field(page).press('Enter');
   assert.equal(await sendButton(page).isDisabled(), true);
@@ -448,6 +453,11 @@ test('phone width, light and dark: nothing scrolls sideways', async () => {
     await attach(page, [picture(name, 1200, 800), file('tone.wav', 'audio/wav', wav(3)), picture('tall.png', 300, 900, 90)]);
     await attach(page, file('x.svg', 'image/svg+xml', Buffer.from('<svg/>')), 3);
     await page.locator('.chip.failed').waitFor();
+    const seen = await page.locator('.chip.failed').evaluate((e) => {
+      const [chip, tray] = [e.getBoundingClientRect(), e.closest('.tray').getBoundingClientRect()];
+      return chip.top >= tray.top - 1 && chip.bottom <= tray.bottom + 1;
+    });
+    assert.ok(seen, 'the one in trouble is in view');
     await shot(page, `media-phone-attached-${scheme}`);
     assert.ok((await wide()) <= 0, `attached: ${await wide()}`);
     const box = await field(page).boundingBox();

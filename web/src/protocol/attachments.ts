@@ -153,7 +153,7 @@ export class Tray<F extends Source = Source> {
   get hindrance(): string {
     const failed = this.items.filter((i) => i.state === 'failed').length;
     const coming = this.items.filter((i) => i.state !== 'failed' && i.state !== 'stored').length;
-    if (failed > 0) return failed === 1 ? 'One file did not get through: try it again, or remove it.' : `${failed} files did not get through: try them again, or remove them.`;
+    if (failed > 0) return failed === 1 ? 'One file did not get through: try again, or remove it.' : `${failed} files did not get through: try again, or remove them.`;
     if (coming > 0) return `${coming === 1 ? 'A file is' : `${coming} files are`} on the way; the message can go out after that.`;
     return '';
   }

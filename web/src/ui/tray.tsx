@@ -1,5 +1,6 @@
 // The files of the message that is being written: a chip each, above the composer.
 
+import { useEffect, useRef, useState } from 'preact/hooks';
 import type { JSX } from 'preact';
 import { sizeInWords, type Attachment, type Tray } from '../protocol';
 import { Icon } from './icons';
@@ -19,25 +20,40 @@ export function TrayList({ tray }: { tray: Tray<File> }): JSX.Element | null {
 
   return (
     <ul class="tray" aria-label="Attached to your message">
-      {tray.items.map((item) => (
-        <li key={item.key} class={`chip ${item.state}`}>
-          <Thumb item={item} />
-          <span class="chip-words">
-            <span class="chip-name" title={item.name}>{item.name}</span>
-            <Doing item={item} />
-          </span>
-          {item.state === 'failed' && <IconButton icon="again" label={`Try ${item.name} again`} onClick={() => tray.again(item.key)} />}
-          <IconButton class="chip-remove" icon="close" label={`Remove ${item.name}`} onClick={(e) => remove(e.currentTarget, item.key)} />
-        </li>
-      ))}
+      {tray.items.map((item) => <Chip key={item.key} item={item} onAgain={() => tray.again(item.key)} onRemove={(button) => remove(button, item.key)} />)}
     </ul>
   );
 }
 
+interface ChipProps {
+  item: Attachment;
+  onAgain: () => void;
+  onRemove: (button: Element) => void;
+}
+
+function Chip({ item, onAgain, onRemove }: ChipProps): JSX.Element {
+  const place = useRef<HTMLLIElement>(null);
+  const failed = item.state === 'failed';
+  // Where the tray scrolls, the new one and the one in trouble are the ones to see.
+  useEffect(() => place.current?.scrollIntoView({ block: 'nearest' }), [failed]);
+  return (
+    <li class={`chip ${item.state}`} ref={place}>
+      <Thumb item={item} />
+      <span class="chip-words">
+        <span class="chip-name" title={item.name}>{item.name}</span>
+        <Doing item={item} />
+      </span>
+      {failed && <IconButton icon="again" label={`Try ${item.name} again`} onClick={onAgain} />}
+      <IconButton class="chip-remove" icon="close" label={`Remove ${item.name}`} onClick={(e) => onRemove(e.currentTarget)} />
+    </li>
+  );
+}
+
 export function Thumb({ item }: { item: Attachment }): JSX.Element {
+  const [broken, setBroken] = useState(false);
   return (
     <span class="thumb" aria-hidden="true">
-      {item.preview ? <img src={item.preview} alt="" /> : <Icon name={item.kind === 'other' ? 'file' : item.kind} />}
+      {item.preview && !broken ? <img src={item.preview} alt="" onError={() => setBroken(true)} /> : <Icon name={item.kind === 'other' ? 'file' : item.kind} />}
     </span>
   );
 }
