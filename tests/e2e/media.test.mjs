@@ -370,6 +370,7 @@ test('over a cut connection: the message with its picture goes out once, and is 
   await page.evaluate(() => { window.__held.down = false; });
   await page.getByRole('button', { name: 'Try now' }).click({ timeout: 2000 }).catch(() => {});
   await wholeReply(page, 'from the dark');
+  await page.reload(); // what the server has of it
   await natural(page);
   assert.equal(await page.locator('.mine').count(), 1);
   assert.equal(seen.filter((s) => s.method === 'POST').length, 1);
