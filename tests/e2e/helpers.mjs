@@ -62,13 +62,14 @@ const freePort = () => new Promise((resolve, reject) => {
   });
 });
 
-/** A server of the test's own, to be killed and started again on the same port and data. */
-export async function ownServer(engine) {
+/** A server of the test's own, to be killed and started again on the same port and data; `more`: keys of its configuration. */
+export async function ownServer(engine, more = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'troupe-e2e-'));
   const port = await freePort();
   const others = Object.entries(process.env).filter(([k]) => !k.startsWith('TROUPE_'));
   const env = {
     ...Object.fromEntries(others), TROUPE_LISTEN: `127.0.0.1:${port}`, TROUPE_ENGINE: engine, TROUPE_RATE_USER: '0', TROUPE_RATE_ADDRESS: '0',
+    ...more,
   };
   let child = null;
   const server = {

@@ -1,7 +1,7 @@
 // The HTTP side: the session, and the lists that don't come over the WebSocket.
 // The session is an HttpOnly cookie; the token in the answer's body is not looked at.
 
-import { TroupeError, type Character, type ChatInfo } from './protocol';
+import { TroupeError, type Character, type ChatInfo, type Stored } from './protocol';
 
 let asking: Promise<void> | null = null;
 
@@ -28,6 +28,65 @@ export async function deleteChat(id: string): Promise<void> {
   await withSession('DELETE', `/api/chats/${encodeURIComponent(id)}`);
 }
 
+/** Where a stored file is; the cookie goes along, so that an element may load it. */
+export const mediaAddress = (id: string): string => `/api/media/${encodeURIComponent(id)}`;
+
+export async function deleteMedia(id: string): Promise<void> {
+  await withSession('DELETE', mediaAddress(id));
+}
+
+/** Whether a stored file is there; throws where that can't be told. */
+export async function mediaIsThere(id: string): Promise<boolean> {
+  try {
+    await withSession('HEAD', mediaAddress(id));
+    return true;
+  } catch (error) {
+    if (error instanceof TroupeError && error.code === 'not_found') return false;
+    throw error;
+  }
+}
+
+/** Send a file; `fetch` can't tell how far it is. */
+export function uploadMedia(file: File, onProgress: (share: number) => void): { done: Promise<Stored>; abort: () => void } {
+  let now: XMLHttpRequest | null = null;
+  let given = false;
+  const once = () => new Promise<Stored>((resolve, reject) => {
+    const request = (now = new XMLHttpRequest());
+    const lost = () => reject(new TroupeError(navigator.onLine ? 'lost' : 'offline', 'no answer'));
+    request.open('POST', '/api/media');
+    request.setRequestHeader('accept', 'application/json');
+    request.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
+    request.onabort = request.onerror = request.ontimeout = lost;
+    request.onload = () => {
+      const body = parse(request.responseText);
+      if (request.status === 200 && typeof body?.media === 'string') resolve(body);
+      else reject(errorOf(request.status, request.getResponseHeader('retry-after'), body));
+    };
+    request.send(file);
+  });
+  const done = once().catch(async (error) => {
+    if (given || !(error instanceof TroupeError) || error.code !== 'unauthorized') throw error;
+    await ensureSession();
+    if (given) throw error;
+    return once();
+  });
+  return {
+    done,
+    abort: () => {
+      given = true;
+      now?.abort();
+    },
+  };
+}
+
+function parse(text: string): any {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
 /** On 401 begin a session and ask once more. */
 async function withSession<T>(method: string, path: string): Promise<T> {
   try {
@@ -46,11 +105,16 @@ async function ask<T>(method: string, path: string): Promise<T> {
   } catch {
     throw new TroupeError(navigator.onLine ? 'lost' : 'offline', 'no answer');
   }
-  if (response.status === 204) return undefined as T;
+  if (response.status === 204 || (response.ok && method === 'HEAD')) return undefined as T;
   const body = await response.json().catch(() => null);
   if (response.ok && body) return body as T;
+  throw errorOf(response.status, response.headers.get('retry-after'), body);
+}
+
+/** The error that an answer tells, or stands for. */
+function errorOf(status: number, retryAfterHeader: string | null, body: any): TroupeError {
   const error = body?.error ?? {};
-  throw new TroupeError(error.code ?? codeOf(response.status), error.message ?? '', retryAfter(response), error.field);
+  return new TroupeError(error.code ?? codeOf(status), error.message ?? '', retryAfter(retryAfterHeader), error.field);
 }
 
 /** What a bare status means, where something between us and the server answered. */
@@ -64,8 +128,7 @@ function codeOf(status: number): string {
 }
 
 /** Retry-After in milliseconds: seconds or a date; 0 = not said. */
-function retryAfter(response: Response): number {
-  const header = response.headers.get('retry-after');
+function retryAfter(header: string | null): number {
   if (!header) return 0;
   const seconds = Number(header);
   const ms = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(header) - Date.now();

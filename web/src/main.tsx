@@ -5,7 +5,7 @@ import './css/base.css';
 import './css/shell.css';
 import './css/chat.css';
 import { ensureSession } from './api';
-import { client, currentChat, loadCharacters, loadChats, redraw } from './store';
+import { client, currentChat, hurryTrays, loadCharacters, loadChats, redraw } from './store';
 import { applyTheme } from './theme';
 import { App } from './ui/app';
 
@@ -18,9 +18,18 @@ applyTheme();
 window.addEventListener('hashchange', follow);
 window.addEventListener('online', () => {
   client.connection.hurry();
+  hurryTrays();
   redraw();
 });
 window.addEventListener('offline', redraw);
+// A file that is dropped beside the chat must not take the page's place.
+for (const kind of ['dragover', 'drop'] as const)
+  window.addEventListener(kind, (event) => {
+    if (!event.defaultPrevented && event.dataTransfer?.types.includes('Files')) {
+      event.preventDefault();
+      event.dataTransfer.dropEffect = 'none';
+    }
+  });
 document.addEventListener('visibilitychange', () => {
   if (document.hidden) return;
   client.connection.hurry();

@@ -1,8 +1,8 @@
 // The one client of the page, and what views share: lists, notices, the route.
 
 import { useEffect, useReducer } from 'preact/hooks';
-import { ensureSession, listCharacters, listChats } from './api';
-import { Client, TroupeError, describe, type Character, type ChatInfo, type Socket } from './protocol';
+import { deleteMedia, ensureSession, listCharacters, listChats, uploadMedia } from './api';
+import { Client, Tray, TroupeError, describe, type Character, type ChatInfo, type Socket } from './protocol';
 
 /** Loaded, failed (in words), or still under way. */
 export type Load<T> = { state: 'loading' } | { state: 'ready'; value: T } | { state: 'failed'; words: string };
@@ -52,7 +52,38 @@ export const client = new Client({
   session: ensureSession,
   onChange: redraw,
   onTrouble: notify,
+  onFilesSettled: (files) => files.forEach((f) => f.preview && URL.revokeObjectURL(f.preview)),
 });
+
+// --- files that are attached and not sent yet, by chat; in memory only, as drafts are
+
+const trays = new Map<string, Tray<File>>();
+
+export function trayOf(chat: string): Tray<File> {
+  let tray = trays.get(chat);
+  if (!tray) {
+    const carrier = {
+      send: uploadMedia,
+      remove: deleteMedia,
+      preview: (file: File) => URL.createObjectURL(file),
+      unpreview: (address: string) => URL.revokeObjectURL(address),
+    };
+    tray = new Tray<File>(carrier, redraw, notify);
+    trays.set(chat, tray);
+  }
+  return tray;
+}
+
+/** The network is back. */
+export function hurryTrays(): void {
+  for (const tray of trays.values()) tray.hurry();
+}
+
+/** A chat was deleted: what was attached in it goes, too. */
+export function dropTray(chat: string): void {
+  trays.get(chat)?.clear();
+  trays.delete(chat);
+}
 
 let noticeId = 0;
 
@@ -112,6 +143,7 @@ tabs?.addEventListener('message', (event) => {
   const deleted = event.data?.deleted;
   if (typeof deleted === 'string') {
     client.chat(deleted).gone = true;
+    dropTray(deleted);
     if (client.active !== deleted) client.forget(deleted);
   }
   void loadChats();

@@ -107,6 +107,52 @@ test('messages written while there is no connection go out in order', async () =
   assert.deepEqual(model.turns.map((t) => t.text), [null, 'one', 'two']);
 });
 
+/** A file as the tray hands it over. */
+async function stored(token, name) {
+  const response = await fetch(`${mock.url}/api/media`, { method: 'POST', body: name, headers: { 'content-type': 'image/png', authorization: `Bearer ${token}` } });
+  const { media, type } = await response.json();
+  return { key: name, name, media, type, kind: 'image', preview: `blob:${name}` };
+}
+
+test('files go with their message over a cut, once, with no word and in order', async () => {
+  const token = await user();
+  const settled = [];
+  const client = page(token, { onFilesSettled: (files) => settled.push(...files.map((f) => f.name)) });
+  const id = await client.create('mira');
+  client.activate(id);
+  const model = client.chat(id);
+  const [a, b] = [await stored(token, 'a'), await stored(token, 'b')];
+  mock.state.cutBeforeAccepted = true;
+  client.send(id, '', [a, b]);
+  client.send(id, 'after it');
+  assert.deepEqual(model.outbox[0].files, [a, b]);
+  await until('both replies', () => model.turns.length === 3 && isDone(model) && model.outbox.length === 0);
+  assert.deepEqual(model.turns[1].media, [a.media, b.media]);
+  assert.deepEqual(model.turns[1].media_types, ['image/png', 'image/png']);
+  assert.equal(model.turns[1].text, '');
+  assert.deepEqual(model.turns[2].media ?? [], []);
+  assert.equal(mock.chats.get(id).turns.length, 3);
+  assert.deepEqual(settled, ['a', 'b']);
+  const sent = mock.state.requests.filter((m) => m.type === 'send' && m.media?.includes(a.media));
+  assert.ok(sent.length >= 2);
+  assert.equal(new Set(sent.map((m) => m.id)).size, 1);
+});
+
+test('files that the server no longer has: the message says so, and comes back whole', async () => {
+  const token = await user();
+  const client = page(token);
+  const id = await client.create('mira');
+  client.activate(id);
+  const model = client.chat(id);
+  const a = await stored(token, 'a');
+  mock.media.delete(a.media);
+  client.send(id, 'look', [a]);
+  await until('the refusal', () => model.outbox[0]?.state === 'failed');
+  assert.match(model.outbox[0].note, /no such media/);
+  const item = client.discard(id, model.outbox[0].id);
+  assert.deepEqual([item.text, item.files, item.filesGone], ['look', [a], true]);
+});
+
 test('two pages of one user stay in step', async () => {
   const token = await user();
   const [a, b] = [page(token), page(token)];
@@ -179,7 +225,7 @@ test('a refusal that passes is waited out, in words; one that does not is said',
   client.send(id, 'x'.repeat(8001));
   await until('the refusal', () => model.outbox[0]?.state === 'failed');
   assert.match(model.outbox[0].note, /8000/);
-  assert.equal(client.discard(id, model.outbox[0].id).length, 8001);
+  assert.equal(client.discard(id, model.outbox[0].id).text.length, 8001);
 });
 
 test('scroll-back loads older turns, oldest first, without a double', async () => {

@@ -8,7 +8,7 @@ import { randomBytes } from 'node:crypto';
 import { pathToFileURL } from 'node:url';
 
 const CSP =
-  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; " +
+  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self'; connect-src 'self'; " +
   "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const cast = [
@@ -32,12 +32,13 @@ export async function startMock({ port = 0, delayMs = 150, gapMs = 40 } = {}) {
   const chats = new Map(); // id -> {id, user, character, turns: [], ids: Map, change, log: []}
   const users = new Map(); // token -> user
   const sockets = new Map(); // ws -> {user, open: Set}
+  const media = new Map(); // id -> {user, type, body}
   const state = { delayMs, gapMs, refuse: null, requests: [] };
 
   const view = (c) => ({ chat: c.id, character: c.character, name: c.name, avatar: `/api/characters/${c.character}/avatar`, created: c.created, updated: c.updated });
   const characters = cast.map(([id, name, tagline]) => ({ id, name, tagline, avatar: `/api/characters/${id}/avatar`, tags: [] }));
   const listed = (t) => ({
-    turn: t.turn, chat: t.chat, created: t.created, text: t.text, media: [], chosen: t.chosen,
+    turn: t.turn, chat: t.chat, created: t.created, text: t.text, media: t.media ?? [], ...(t.media?.length ? { media_types: t.media.map((id) => media.get(id)?.type) } : {}), chosen: t.chosen,
     variants: t.variants.map(({ variant, text, finish, created }) => ({ variant, text, finish, created })),
   });
 
@@ -145,9 +146,11 @@ export async function startMock({ port = 0, delayMs = 150, gapMs = 40 } = {}) {
       case 'send': {
         if (state.refuse) return fail(state.refuse.code, state.refuse.message, state.refuse);
         if ([...m.text].length > 8000) return fail('too_large', 'text is over 8000 characters', { field: 'text' });
+        if ((m.media ?? []).some((id) => media.get(id)?.user !== session.user))
+          return fail('bad_request', 'There is no such media: send the file first.', { field: 'media' });
         let id = chat.ids.get(m.id);
         if (!id) {
-          const t = { turn: uuid(), chat: chat.id, created: now(), text: m.text, variants: [], chosen: 0, change: 0 };
+          const t = { turn: uuid(), chat: chat.id, created: now(), text: m.text, media: m.media, variants: [], chosen: 0, change: 0 };
           id = t.turn;
           chat.ids.set(m.id, id);
           chat.turns.push(t);
@@ -218,7 +221,23 @@ export async function startMock({ port = 0, delayMs = 150, gapMs = 40 } = {}) {
       if (body) res.writeHead(200, { 'content-type': 'image/svg+xml' }).end(body);
       else json(404, { error: { code: 'not_found', message: 'no avatar' } });
     } else if (!user) json(401, { error: { code: 'unauthorized', message: 'no session' } });
-    else if (pathname === '/api/characters') json(200, { characters });
+    else if (pathname === '/api/media' && req.method === 'POST') {
+      const chunks = [];
+      for await (const chunk of req) chunks.push(chunk);
+      const body = Buffer.concat(chunks);
+      const type = req.headers['content-type'] ?? '';
+      if (!/^(image|audio|video)\//.test(type)) return void json(415, { error: { code: 'bad_request', message: 'body: not a picture, sound or video', field: 'body' } });
+      const id = uuid();
+      media.set(id, { user, type, body });
+      json(200, { media: id, type, bytes: body.length });
+    } else if (pathname.startsWith('/api/media/')) {
+      const id = pathname.slice(11);
+      const held = media.get(id);
+      if (held?.user !== user) return void json(404, { error: { code: 'not_found', message: 'no such media' } });
+      if (req.method === 'DELETE') media.delete(id);
+      if (req.method === 'DELETE') res.writeHead(204).end();
+      else res.writeHead(200, { 'content-type': held.type, 'content-length': held.body.length }).end(req.method === 'HEAD' ? undefined : held.body);
+    } else if (pathname === '/api/characters') json(200, { characters });
     else if (pathname === '/api/chats') json(200, { chats: [...chats.values()].filter((c) => c.user === user).map(view) });
     else if (pathname.startsWith('/api/chats/') && req.method === 'DELETE') {
       chats.delete(pathname.slice(11));
@@ -246,7 +265,7 @@ export async function startMock({ port = 0, delayMs = 150, gapMs = 40 } = {}) {
   await new Promise((done) => server.listen(port, '127.0.0.1', done));
   const url = `http://127.0.0.1:${server.address().port}`;
   return {
-    url, state, chats, sockets, tell,
+    url, state, chats, media, sockets, tell,
     /** Kill every connection, as a broken network does. */
     cut: () => { for (const ws of sockets.keys()) ws.terminate(); },
     close: (code) => { for (const ws of sockets.keys()) ws.close(code); },

@@ -121,7 +121,7 @@ test('opening from scratch keeps older turns only while they join', () => {
 
 test('events that come before `accepted` wait for their turn', () => {
   const { model, repairs } = fresh([]);
-  model.outbox = [{ id: 'm1', text: 'hi', created: '', sent: true, state: 'sending', note: '', twin: null }];
+  model.outbox = [{ id: 'm1', text: 'hi', files: [], created: '', sent: true, state: 'sending', note: '', twin: null }];
   model.apply(delta('t9', 0, 'already '));
   model.accepted('m1', 't9');
   assert.equal(model.turns[0].text, 'hi');
@@ -132,12 +132,23 @@ test('events that come before `accepted` wait for their turn', () => {
 
 test('a listed turn that is our own message is shown once', () => {
   const { model } = fresh([]);
-  model.outbox = [{ id: 'm1', text: 'hi', created: '', sent: true, state: 'sending', note: '', twin: null }];
+  model.outbox = [{ id: 'm1', text: 'hi', files: [], created: '', sent: true, state: 'sending', note: '', twin: null }];
   model.opened(opened([turn('t9', 'hi')]), undefined);
   assert.equal(model.outbox[0].twin, 't9');
   model.accepted('m1', 't9');
   assert.equal(model.outbox.length, 0);
   assert.equal(model.turns.length, 1);
+});
+
+test('two messages without a word are told apart by their files', () => {
+  const { model } = fresh([]);
+  const out = (id, media) => ({ id, text: '', files: [{ media, type: 'image/png' }], created: '', sent: true, state: 'sending', note: '', twin: null });
+  model.outbox = [out('m1', 'A'), out('m2', 'B')];
+  model.opened(opened([{ ...turn('t9', ''), media: ['B'], media_types: ['image/png'] }]), undefined);
+  assert.deepEqual(model.outbox.map((o) => o.twin), [null, 't9']);
+  assert.equal(isRunning(model.turns[0]), true);
+  model.accepted('m1', 't8');
+  assert.deepEqual(model.turns.map((t) => t.media), [['A'], ['B']]);
 });
 
 test('regenerating: the new variant runs, then is chosen', () => {

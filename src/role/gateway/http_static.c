@@ -21,7 +21,7 @@ bool http_static_has(const char *path)
 bool http_static(struct conn *c, const struct http_request *req)
 {
     static const char page_csp[] =
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self'; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     const struct embedded_file *f = find(req->path);
     struct http_answer a = {.status = 200, .csp = page_csp, .cache = "no-cache"};

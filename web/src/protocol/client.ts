@@ -7,6 +7,8 @@
 
 import { Connection, type ConnectionOptions, type ConnectionState } from './connection';
 import { TroupeError, describe, inWords } from './errors';
+import type { Attachment } from './attachments';
+import { newId } from './ids';
 import { ChatModel, type OutItem } from './model';
 import type { Opened, Request, ServerEvent, Turn } from './types';
 import { countCharacters } from './utf8';
@@ -16,6 +18,8 @@ export interface ClientOptions extends Pick<ConnectionOptions, 'connect' | 'sess
   onChange: () => void;
   /** A thing went wrong that belongs to no single turn, in words. */
   onTrouble?: (words: string) => void;
+  /** A message with files has become a turn: they are shown from the server now. */
+  onFilesSettled?: (files: Attachment[]) => void;
 }
 
 /** Turns asked for at a time when scrolling back. */
@@ -82,10 +86,10 @@ export class Client {
   }
 
   /** Take a message into the outbox; it goes out as soon as it can. */
-  send(chat: string, text: string): void {
+  send(chat: string, text: string, files: Attachment[] = []): void {
     const room = this.room(chat);
     const item: OutItem = {
-      id: newId(), text, created: new Date().toISOString(), sent: false, twin: null,
+      id: newId(), text, files, created: new Date().toISOString(), sent: false, twin: null,
       ...(this.state === 'open' ? { state: 'sending', note: '' } : { state: 'waiting', note: LATER }),
     };
     room.model.outbox = [...room.model.outbox, item];
@@ -94,14 +98,14 @@ export class Client {
     void this.flush(room);
   }
 
-  /** Give up a message that failed; its text, for the composer. */
-  discard(chat: string, id: string): string {
+  /** Give up a message that failed: what it was, for the composer. */
+  discard(chat: string, id: string): OutItem | undefined {
     const model = this.room(chat).model;
     const item = model.outbox.find((o) => o.id === id);
     model.outbox = model.outbox.filter((o) => o !== item);
     model.touch();
     this.options.onChange();
-    return item?.text ?? '';
+    return item;
   }
 
   /** Send a failed or waiting message again now. */
@@ -276,9 +280,11 @@ export class Client {
         if (!item || !room.open) return;
         this.note(room, item.id, { sent: true, state: 'sending', note: '' });
         try {
-          const request = { type: 'send', chat: model.chat, id: item.id, text: item.text };
+          const media = item.files.length > 0 ? { media: item.files.map((f) => f.media) } : {};
+          const request = { type: 'send', chat: model.chat, id: item.id, text: item.text, ...media };
           const answer = await this.connection.request<{ turn: string }>(request);
           model.accepted(item.id, answer.turn);
+          if (item.files.length > 0) this.options.onFilesSettled?.(item.files);
           this.options.onChange();
         } catch (error) {
           if (!(error instanceof TroupeError)) throw error;
@@ -295,7 +301,8 @@ export class Client {
   private refused(room: Room, item: OutItem, error: TroupeError): void {
     if (!passing.has(error.code)) {
       if (error.code === 'not_found') room.model.gone = true;
-      this.note(room, item.id, { state: 'failed', note: inWords(error.code, error.message) });
+      const filesGone = error.code === 'bad_request' && error.field === 'media';
+      this.note(room, item.id, { state: 'failed', note: inWords(error.code, error.message), filesGone });
       return;
     }
     if (error.code === 'lost') {
@@ -355,13 +362,6 @@ export class Client {
     if (turn === undefined) return undefined;
     return [...this.rooms.values()].find((r) => r.model.find(turn));
   }
-}
-
-/** 128 random bits as text: a client id. */
-export function newId(): string {
-  const bytes = new Uint8Array(16);
-  globalThis.crypto.getRandomValues(bytes);
-  return Array.from(bytes, (b) => b.toString(16).padStart(2, '0')).join('');
 }
 
 /** Characters a message may have (TROUPE_TEXT_MAX's default). */

@@ -10,6 +10,7 @@
 //   opened   the newest turns, or those after what was held; replaces them.
 
 import type { Character, DeltaEvent, ErrorEvent, Opened, Progress, ReplyEvent, ServerEvent, Turn, Variant } from './types';
+import type { Attachment } from './attachments';
 import { inWords } from './errors';
 import { utf8Head, utf8Length } from './utf8';
 
@@ -31,12 +32,16 @@ export interface TurnView extends Omit<Turn, 'variants' | 'chosen' | 'text'> {
 export interface OutItem {
   id: string;
   text: string;
+  /** Stored files that go with it. */
+  files: Attachment[];
   created: string;
   /** It went out at least once: the server may have it. */
   sent: boolean;
   state: 'sending' | 'waiting' | 'failed';
   /** Why it waits or has failed, in words. */
   note: string;
+  /** It failed for its files: the server no longer has them. */
+  filesGone?: boolean;
   /** A listed turn that is this message's, most likely: don't show it twice. */
   twin: string | null;
 }
@@ -122,8 +127,8 @@ export class ChatModel {
     this.outbox = this.outbox.filter((o) => o !== item);
     if (item && !this.find(turnId)) {
       this.insert({
-        turn: turnId, chat: this.chat, created: item.created, text: item.text, media: [],
-        variants: [], chosen: 0, status: { state: 'queued', position: 0 },
+        turn: turnId, chat: this.chat, created: item.created, text: item.text, media: item.files.map((f) => f.media),
+        media_types: item.files.map((f) => f.type), variants: [], chosen: 0, status: { state: 'queued', position: 0 },
       });
       this.settleOrphans();
     }
@@ -288,7 +293,8 @@ export class ChatModel {
 
   /** A turn that came from elsewhere may be a message of ours whose `accepted` was lost. */
   private twin(turn: TurnView): void {
-    const item = this.outbox.find((o) => o.sent && !o.twin && o.text.normalize('NFC') === turn.text?.normalize('NFC'));
+    const same = (o: OutItem) => o.text.normalize('NFC') === turn.text?.normalize('NFC') && o.files.map((f) => f.media).join() === (turn.media ?? []).join();
+    const item = this.outbox.find((o) => o.sent && !o.twin && same(o));
     if (item) item.twin = turn.turn;
   }
 

@@ -36,7 +36,9 @@ export interface Turn {
   created?: string;
   /** The user's words; null or absent in a greeting. */
   text?: string | null;
+  /** Ids of the files that came with it, and beside them what each is. */
   media?: string[];
+  media_types?: string[];
   variants: Variant[];
   chosen?: number;
 }

@@ -3,13 +3,14 @@
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import type { JSX } from 'preact';
 import { deleteChat } from '../api';
-import { isRunning, runningVariant, type ChatModel } from '../protocol';
+import { isRunning, runningVariant, type Attachment, type ChatModel, type OutItem } from '../protocol';
 import { toWords } from '../markdown';
-import { attempt, characterOf, chatsChanged, client, goTo, loadChats, shared } from '../store';
+import { attempt, characterOf, chatsChanged, client, dropTray, goTo, loadChats, shared, trayOf } from '../store';
 import { Composer } from './composer';
 import { Icon } from './icons';
 import { Outgoing } from './outgoing';
 import { Avatar, Confirm, Dots, IconButton } from './parts';
+import { useDrop } from './drop';
 import { useStage } from './stage';
 import { TurnItem } from './turn';
 
@@ -25,6 +26,8 @@ export function ChatView({ id }: { id: string }): JSX.Element {
   const [deleting, setDeleting] = useState<{ turn: string | null } | null>(null);
   const stage = useStage(model);
   const spoken = useSpoken(model, name);
+  const tray = trayOf(id);
+  const drop = useDrop((files) => tray.add(files));
 
   useEffect(() => void drafts.set(id, draft), [draft]);
   useEffect(() => {
@@ -45,9 +48,16 @@ export function ChatView({ id }: { id: string }): JSX.Element {
 
   function send(text: string): void {
     stage.follow();
-    client.send(id, text);
+    client.send(id, text.trim() === '' ? '' : text, tray.take());
     setDraft('');
     setTimeout(() => void loadChats(), 1500); // this chat moves to the top of the list
+  }
+
+  /** A message that failed goes back to where it was written. */
+  function takeBack(item: OutItem): void {
+    if (item.text) setDraft(draft ? `${item.text}\n${draft}` : item.text);
+    if (item.files.length > 0) tray.putBack(item.files as Attachment<File>[], item.filesGone ?? false);
+    document.getElementById('message')?.focus();
   }
 
   async function removeTurn(turn: string): Promise<void> {
@@ -58,6 +68,7 @@ export function ChatView({ id }: { id: string }): JSX.Element {
   async function removeChat(): Promise<void> {
     await deleteChat(id);
     drafts.delete(id);
+    dropTray(id);
     goTo(null);
     client.forget(id);
     chatsChanged(id);
@@ -75,7 +86,7 @@ export function ChatView({ id }: { id: string }): JSX.Element {
 
   const waiting = model.outbox.filter((o) => !o.twin);
   return (
-    <section class="chat" aria-label={name ? `Chat with ${name}` : 'Chat'} onKeyDown={onKeyDown}>
+    <section class="chat" aria-label={name ? `Chat with ${name}` : 'Chat'} onKeyDown={onKeyDown} {...drop.handlers}>
       <div class="chat-head">
         <a href="#/" class="icon-button back" aria-label="Back to the company" title="Back to the company"><Icon name="back" /></a>
         <Avatar src={avatar} name={name} size="m" />
@@ -97,7 +108,7 @@ export function ChatView({ id }: { id: string }): JSX.Element {
               <TurnItem key={turn.turn} turn={turn} chat={id} name={name} avatar={avatar} onDelete={() => setDeleting({ turn: turn.turn })} />
             ))}
             {waiting.map((item) => (
-              <Outgoing key={item.id} item={item} chat={id} onTakeBack={(text) => setDraft(draft ? `${text}\n${draft}` : text)} />
+              <Outgoing key={item.id} item={item} chat={id} onTakeBack={takeBack} />
             ))}
           </ol>
         </div>
@@ -109,9 +120,10 @@ export function ChatView({ id }: { id: string }): JSX.Element {
             {stage.unread ? 'New messages' : 'To the newest'} <Icon name="down" />
           </button>
         )}
-        <Composer name={name} draft={draft} onDraft={setDraft} onSend={send} onStop={stoppable ? stop : null} />
+        <Composer name={name} draft={draft} tray={tray} onDraft={setDraft} onSend={send} onStop={stoppable ? stop : null} />
       </div>
 
+      {drop.over && <div class="drop" aria-hidden="true"><p>Let go to attach</p></div>}
       <div class="unseen" aria-live="polite" aria-atomic="true">{spoken}</div>
 
       {deleting && deleting.turn === null && (

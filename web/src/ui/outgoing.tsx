@@ -3,20 +3,29 @@
 import type { JSX } from 'preact';
 import type { OutItem } from '../protocol';
 import { client } from '../store';
+import { Thumb } from './tray';
 
 interface OutgoingProps {
   item: OutItem;
   chat: string;
-  /** The text goes back to the composer. */
-  onTakeBack: (text: string) => void;
+  /** It goes back to the composer. */
+  onTakeBack: (item: OutItem) => void;
 }
 
 export function Outgoing({ item, chat, onTakeBack }: OutgoingProps): JSX.Element {
-  const takeBack = () => onTakeBack(client.discard(chat, item.id));
+  const takeBack = () => {
+    const given = client.discard(chat, item.id);
+    if (given) onTakeBack(given);
+  };
   return (
     <li class="turn">
       <article class={`mine ${item.state}`} aria-label="Your message, not sent yet">
-        <div class="bubble">{item.text}</div>
+        {item.files.length > 0 && (
+          <ul class="tray sent" aria-label="Sent with it">
+            {item.files.map((f) => <li key={f.key} class="chip"><Thumb item={f} /><span class="chip-name">{f.name}</span></li>)}
+          </ul>
+        )}
+        {item.text && <div class="bubble">{item.text}</div>}
         {item.note && <p class={item.state === 'failed' ? 'trouble' : 'aside'} role="status">{item.note}</p>}
         {item.state === 'failed' && (
           <div class="row end">

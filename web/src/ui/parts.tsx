@@ -20,7 +20,7 @@ export function Avatar({ src, name, size }: { src?: string | null | undefined; n
 interface IconButtonProps {
   icon: IconName;
   label: string;
-  onClick: () => void;
+  onClick: (event: JSX.TargetedMouseEvent<HTMLButtonElement>) => void;
   disabled?: boolean;
   class?: string;
 }
@@ -28,7 +28,7 @@ interface IconButtonProps {
 /** A button with a picture and a name.  Disabled, it keeps the focus: the keyboard must not lose its place. */
 export function IconButton({ icon, label, onClick, disabled, class: extra }: IconButtonProps): JSX.Element {
   return (
-    <button type="button" class={`icon-button ${extra ?? ''}`} aria-label={label} title={label} aria-disabled={disabled ?? false} onClick={() => !disabled && onClick()}>
+    <button type="button" class={`icon-button ${extra ?? ''}`} aria-label={label} title={label} aria-disabled={disabled ?? false} onClick={(e) => !disabled && onClick(e)}>
       <Icon name={icon} />
     </button>
   );

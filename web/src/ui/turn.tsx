@@ -6,6 +6,7 @@ import type { JSX } from 'preact';
 import { charactersLeft, isRunning, runningVariant, type TurnView } from '../protocol';
 import { attempt, client } from '../store';
 import { growWithText } from './composer';
+import { Media } from './media';
 import { IconButton } from './parts';
 import { Reply } from './reply';
 
@@ -27,6 +28,7 @@ function TurnBody({ turn, chat, name, avatar, onDelete }: TurnProps): JSX.Elemen
     if (was.current && !editing) actions.current?.querySelector('button')?.focus();
     was.current = editing;
   }, [editing]);
+  const media = turn.media ?? [];
   const running = runningVariant(turn);
   const busy = isRunning(turn);
 
@@ -45,11 +47,12 @@ function TurnBody({ turn, chat, name, avatar, onDelete }: TurnProps): JSX.Elemen
     <li class="turn" data-turn={turn.turn}>
       {turn.text !== null && (
         <article class="mine" aria-label="You">
+          {media.length > 0 && <Media ids={media} types={turn.media_types ?? []} />}
           {editing ? (
-            <Editor text={turn.text} onSave={save} onCancel={() => setEditing(false)} />
+            <Editor text={turn.text} mayBeEmpty={media.length > 0} onSave={save} onCancel={() => setEditing(false)} />
           ) : (
             <>
-              <div class="bubble">{turn.text}</div>
+              {turn.text && <div class="bubble">{turn.text}</div>}
               <div class="actions" role="group" aria-label="Your message" ref={actions}>
                 <IconButton icon="edit" label="Edit your message" onClick={() => setEditing(true)} />
                 <IconButton icon="bin" label="Delete this turn" onClick={onDelete} />
@@ -74,11 +77,19 @@ function TurnBody({ turn, chat, name, avatar, onDelete }: TurnProps): JSX.Elemen
 /** Turns that did not change are not drawn again while another is being written. */
 export const TurnItem = memo(TurnBody, (a, b) => a.turn === b.turn && a.name === b.name && a.avatar === b.avatar);
 
-function Editor({ text, onSave, onCancel }: { text: string; onSave: (text: string) => void; onCancel: () => void }): JSX.Element {
+interface EditorProps {
+  text: string;
+  /** Something else is left of the message. */
+  mayBeEmpty: boolean;
+  onSave: (text: string) => void;
+  onCancel: () => void;
+}
+
+function Editor({ text, mayBeEmpty, onSave, onCancel }: EditorProps): JSX.Element {
   const [draft, setDraft] = useState(text);
   const field = useRef<HTMLTextAreaElement>(null);
   const left = charactersLeft(draft);
-  const ready = draft.trim() !== '' && left >= 0;
+  const ready = (mayBeEmpty || draft.trim() !== '') && left >= 0;
   // Before anything can be typed: later it would move the caret under the writer's hands.
   useLayoutEffect(() => {
     field.current?.focus();
