@@ -260,6 +260,68 @@ static void leader_killed(void **state)
     bench_end(&b);
 }
 
+/* The URL of some of the three nodes: `nodes` in order, as "13". */
+static void url_of(const char *nodes, const char *prefix, char *out, size_t size)
+{
+    const char *const whole = getenv("TROUPE_TEST_AMQP3"), *const at = strchr(whole, '@') + 1;
+    char hosts[256], *host[3] = {0}, *rest = NULL;
+    size_t n = 0, len;
+
+    snprintf(hosts, sizeof hosts, "%.*s", (int)strcspn(at, "/"), at);
+    for (char *h = strtok_r(hosts, ",", &rest); h != NULL && n < 3; h = strtok_r(NULL, ",", &rest))
+        host[n++] = h;
+    assert_int_equal(n, 3);
+    len = (size_t)snprintf(out, size, "%.*s", (int)(at - whole), whole);
+    for (const char *d = nodes; *d != '\0'; d++)
+        len += (size_t)snprintf(out + len, size - len, "%s%s", d == nodes ? "" : ",", host[*d - '1']);
+    snprintf(out + len, size - len, "/?prefix=%s", prefix);
+}
+
+/*
+ * A process publishes to a queue for the first time just when the queue's leader has been killed (the trap of publish.c): it gets
+ * through while that node is away.
+ */
+static void first_publish_to_a_lost_leader(void **state)
+{
+    static const char *const others[] = {"23", "31", "12"};
+    char prefix[64], url[512], node[2] = "0";
+
+    (void)state;
+    if (support_server("TROUPE_TEST_AMQP3") == NULL)
+        skip();
+    for (int n = 1; n <= 3; n++) {
+        struct bench maker = {0}, b = {0};
+        size_t refused = 0;
+        enum tr_rc rc;
+        uint64_t began;
+
+        assert_int_equal(loop_new(&maker.loop, NULL), TR_OK);
+        b.loop = maker.loop;
+        maker.place = support_path("leader");
+        broker_prefix(maker.place, prefix);
+        node[0] = (char)('0' + n);
+        url_of(node, prefix, url, sizeof url); /* a queue is led by the node that it was declared on */
+        assert_int_equal(rabbitmq_queue_open(maker.loop, url, NULL, &maker.q, NULL), TR_OK);
+        assert_int_equal(bench_declare(&maker, "a", QUEUE_DURABLE, 0, false), TR_OK);
+        url_of(others[n - 1], prefix, url, sizeof url);
+        assert_int_equal(rabbitmq_queue_open(b.loop, url, NULL, &b.q, NULL), TR_OK);
+        assert_int_equal(bench_declare(&b, "other", QUEUE_DURABLE, 0, false), TR_OK); /* it is connected */
+        support_server_do("rabbitmq", "TROUPE_TEST_AMQP3_DIR", "kill", n);
+        support_for(b.loop, 1);
+        began = loop_now_ms(b.loop);
+        while ((rc = bench_publish(&b, "a", "x")) != TR_OK && loop_now_ms(b.loop) - began < 20000) {
+            refused += rc == TR_BUSY;
+            support_for(b.loop, 20);
+        }
+        print_message("  node %d away: %zu times refused, taken after %u ms\n", n, refused,
+                      (unsigned)(loop_now_ms(b.loop) - began));
+        assert_int_equal(rc, TR_OK);
+        support_server_do("rabbitmq", "TROUPE_TEST_AMQP3_DIR", "start", 0);
+        b.q->ops->close(b.q);
+        bench_end(&maker);
+    }
+}
+
 int main(void)
 {
     if (getenv("TROUPE_TEST_LOG") != NULL)
@@ -268,19 +330,13 @@ int main(void)
     cmocka_set_test_filter(getenv("TROUPE_TEST_ONLY")); /* a pattern of names; NULL: all */
 
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(checks, begin),
-        cmocka_unit_test_setup(restarts, begin),
-        cmocka_unit_test_setup(stalls, begin),
-        cmocka_unit_test_setup(redelivers, begin),
-        cmocka_unit_test_setup(leader_killed, begin),
-        cmocka_unit_test_setup(cut_connection, begin),
-        cmocka_unit_test_setup(cut_swallowed, begin),
-        cmocka_unit_test_setup(cut_bounded, begin),
-        cmocka_unit_test_setup(cut_settles_nothing, begin),
-        cmocka_unit_test_setup(cut_copy_refused, begin),
-        cmocka_unit_test_setup(cut_backstop, begin),
-        cmocka_unit_test_setup(cut_upgrade, begin),
-        cmocka_unit_test_setup(cut_young, begin),
+        cmocka_unit_test_setup(checks, begin),           cmocka_unit_test_setup(restarts, begin),
+        cmocka_unit_test_setup(stalls, begin),           cmocka_unit_test_setup(redelivers, begin),
+        cmocka_unit_test_setup(leader_killed, begin),    cmocka_unit_test_setup(first_publish_to_a_lost_leader, begin),
+        cmocka_unit_test_setup(cut_connection, begin),   cmocka_unit_test_setup(cut_swallowed, begin),
+        cmocka_unit_test_setup(cut_bounded, begin),      cmocka_unit_test_setup(cut_settles_nothing, begin),
+        cmocka_unit_test_setup(cut_copy_refused, begin), cmocka_unit_test_setup(cut_backstop, begin),
+        cmocka_unit_test_setup(cut_upgrade, begin),      cmocka_unit_test_setup(cut_young, begin),
         cmocka_unit_test_setup(cut_throughput, begin),
     };
 

@@ -6,12 +6,8 @@
  * QUEUE_DURABLE has both, QUEUE_TRANSIENT the second alone; QUEUE_FANOUT is an exchange.  So a publisher need not know the
  * kind of a queue that another process declared.
  *
- * Attempts, a delay and the cause of a dead letter travel in headers of ours.  A delayed message is delivered at once and
- * held by the receiving adapter, unsettled: no other queue, nothing to lose, and a broker's restart only means that it is
- * delivered and held again.
- *
- * Publishing is `mandatory`: what no queue takes comes back before its confirmation, with the tag that it was sent under
- * as its correlation id.
+ * A delayed message is delivered at once and held by the receiving adapter, unsettled: no other queue, nothing to lose, and
+ * a broker's restart only means that it is delivered and held again.
  */
 #include "adapter/rabbitmq/impl.h"
 
@@ -19,13 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define H_ATTEMPTS "x-troupe-attempts"
-#define H_NOT_BEFORE "x-troupe-not-before"
-#define H_DELAY "x-troupe-delay"
-#define H_CAUSE "x-troupe-cause"
-#define H_QUEUE "x-troupe-queue"
 #define DELIVERY_LIMIT 1000 /* the broker's own, a backstop (contract 11.4) */
-#define REFUSED_MS 1000     /* until a delivery whose copy the broker refused is tried again */
 #define UNUSED_MS 300000    /* a transient queue that nobody consumes goes after so long */
 
 const char *rmq_name(const struct rabbitmq_queue *q, const char *name, bool transient, char out[RMQ_NAME_MAX + 1])
@@ -76,18 +66,6 @@ enum tr_rc rmq_reply(struct rabbitmq_queue *q, amqp_rpc_reply_t reply, int *ret_
     return TR_UNCERTAIN;
 }
 
-static amqp_table_entry_t entry_text(const char *key, const char *value)
-{
-    return (amqp_table_entry_t){.key = amqp_cstring_bytes(key),
-                                .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = amqp_cstring_bytes(value)}};
-}
-
-static amqp_table_entry_t entry_i64(const char *key, int64_t value)
-{
-    return (amqp_table_entry_t){.key = amqp_cstring_bytes(key),
-                                .value = {.kind = AMQP_FIELD_KIND_I64, .value.i64 = value}};
-}
-
 static amqp_table_entry_t entry_true(const char *key)
 {
     return (amqp_table_entry_t){.key = amqp_cstring_bytes(key),
@@ -116,19 +94,19 @@ static enum tr_rc declare_part(struct rabbitmq_queue *q, const struct rmq_spec *
     int n = 0, code = 0;
     enum tr_rc rc;
 
-    args[n++] = entry_text("x-queue-type", transient ? "classic" : "quorum");
+    args[n++] = rmq_entry_text("x-queue-type", transient ? "classic" : "quorum");
     if (transient) {
-        args[n++] = entry_i64("x-max-length", spec->max_length != 0 ? (int64_t)spec->max_length : RMQ_LENGTH_MAX);
-        args[n++] = entry_i64("x-expires", UNUSED_MS);
+        args[n++] = rmq_entry_i64("x-max-length", spec->max_length != 0 ? (int64_t)spec->max_length : RMQ_LENGTH_MAX);
+        args[n++] = rmq_entry_i64("x-expires", UNUSED_MS);
     } else {
-        args[n++] = entry_i64("x-delivery-limit", DELIVERY_LIMIT);
+        args[n++] = rmq_entry_i64("x-delivery-limit", DELIVERY_LIMIT);
         if (spec->max_length != 0)
-            args[n++] = entry_i64("x-max-length", (int64_t)spec->max_length);
+            args[n++] = rmq_entry_i64("x-max-length", (int64_t)spec->max_length);
         if (strcmp(spec->name, RMQ_DEAD) != 0) { /* past the backstop a message is a dead letter, not lost */
-            args[n++] = entry_text("x-overflow", "reject-publish");
-            args[n++] = entry_text("x-dead-letter-exchange", "");
-            args[n++] = entry_text("x-dead-letter-routing-key", rmq_name(q, RMQ_DEAD, false, dead));
-            args[n++] = entry_text("x-dead-letter-strategy", "at-least-once");
+            args[n++] = rmq_entry_text("x-overflow", "reject-publish");
+            args[n++] = rmq_entry_text("x-dead-letter-exchange", "");
+            args[n++] = rmq_entry_text("x-dead-letter-routing-key", rmq_name(q, RMQ_DEAD, false, dead));
+            args[n++] = rmq_entry_text("x-dead-letter-strategy", "at-least-once");
         }
     }
     if (spec->single_active)
@@ -241,138 +219,6 @@ enum tr_rc rmq_remove(struct rabbitmq_queue *q, const char *name, struct tr_err 
         rc = rmq_reply(q, amqp_get_rpc_reply(q->conn), NULL, err);
     }
     return rc;
-}
-
-/* ---- publishing ---- */
-
-static bool confirms_grow(struct rabbitmq_queue *q)
-{
-    const size_t cap = q->confirms_cap == 0 ? 1024 : q->confirms_cap * 2;
-    struct rmq_op **ring;
-
-    if (q->confirm_next - q->confirm_first < q->confirms_cap)
-        return true;
-    ring = calloc(cap, sizeof *ring);
-    if (ring == NULL)
-        return false;
-    for (uint64_t tag = q->confirm_first; tag < q->confirm_next; tag++)
-        ring[tag % cap] = q->confirms[tag % q->confirms_cap];
-    free(q->confirms);
-    q->confirms = ring;
-    q->confirms_cap = cap;
-    return true;
-}
-
-void rmq_publish(struct rabbitmq_queue *q, struct rmq_op *op)
-{
-    const bool wanted = op->waited || op->tag != 0;
-    amqp_table_entry_t headers[5];
-    amqp_basic_properties_t props = {._flags = AMQP_BASIC_DELIVERY_MODE_FLAG | AMQP_BASIC_HEADERS_FLAG};
-    char name[RMQ_NAME_MAX + 1], correlation[24];
-    struct rmq_spec *spec;
-    bool fanout, transient;
-    int n = 0, sent;
-
-    if (!confirms_grow(q)) {
-        rmq_finish_as(q, op, TR_NOMEM, "broker: out of memory");
-        return;
-    }
-    HASH_FIND_STR(q->specs, op->name, spec);
-    fanout = spec != NULL && spec->kind == QUEUE_FANOUT && op->cause == NULL;
-    transient = op->cause == NULL && (op->transient || (spec != NULL && spec->kind == QUEUE_TRANSIENT));
-    if (op->attempts > 0)
-        headers[n++] = entry_i64(H_ATTEMPTS, op->attempts);
-    if (op->not_before_ms != 0) {
-        headers[n++] = entry_i64(H_NOT_BEFORE, (int64_t)op->not_before_ms);
-        headers[n++] = entry_i64(H_DELAY, (int64_t)op->delay_ms);
-    }
-    if (op->cause != NULL) {
-        headers[n++] = entry_text(H_CAUSE, op->cause);
-        headers[n++] = entry_text(H_QUEUE, op->name);
-    }
-    props.headers = (amqp_table_t){.num_entries = n, .entries = headers};
-    props.delivery_mode = transient || fanout ? 1 : 2;
-    if (wanted) {
-        snprintf(correlation, sizeof correlation, "%llu", (unsigned long long)q->confirm_next);
-        props._flags |= AMQP_BASIC_CORRELATION_ID_FLAG;
-        props.correlation_id = amqp_cstring_bytes(correlation);
-    }
-    rmq_name(q, op->cause != NULL ? RMQ_DEAD : op->name, transient && !fanout, name);
-    sent = amqp_basic_publish(q->conn, CH_PUBLISH, fanout ? amqp_cstring_bytes(name) : amqp_empty_bytes,
-                              fanout ? amqp_empty_bytes : amqp_cstring_bytes(name), wanted && !fanout, false, &props,
-                              (amqp_bytes_t){.len = op->len, .bytes = op->body});
-    q->confirms[q->confirm_next++ % q->confirms_cap] = wanted ? op : NULL;
-    if (!wanted)
-        rmq_op_free(op);
-    if (sent != AMQP_STATUS_OK)
-        rmq_lost(q, amqp_error_string2(sent));
-}
-
-/*
- * The broker did not take the copy (its queue is full, the dead-letter queue is gone): the delivery stays in our hands, is
- * given to its consumer again after a pause, and keeps its attempts.  Put back, it would come at once, and be counted by
- * the broker each time.
- */
-static bool give_again(struct rabbitmq_queue *q, struct rmq_op *op)
-{
-    struct queue_delivery *const d = calloc(1, sizeof *d);
-
-    if (d == NULL)
-        return false;
-    d->epoch = op->epoch;
-    d->tag = op->tag;
-    d->consumer = op->consumer;
-    d->attempts = op->attempts < QUEUE_ATTEMPTS_MAX ? op->attempts : QUEUE_ATTEMPTS_MAX - 1;
-    d->due_ms = wall_ms() + REFUSED_MS;
-    memcpy(d->name, op->name, sizeof d->name);
-    d->body = op->body;
-    d->len = op->len;
-    op->body = NULL;
-    rmq_deliver(q, d);
-    return true;
-}
-
-/* What a copy of a delivery stands for is settled once the copy is safe. */
-static void settle_original(struct rabbitmq_queue *q, struct rmq_op *op)
-{
-    if (op->tag == 0 || op->epoch != q->conn_epoch)
-        return;
-    if (op->rc == TR_OK)
-        (void)amqp_basic_ack(q->conn, CH_CONSUME, op->tag, false);
-    else if (!give_again(q, op))
-        (void)amqp_basic_nack(q->conn, CH_CONSUME, op->tag, false, true);
-}
-
-static void confirm_one(struct rabbitmq_queue *q, uint64_t tag, bool taken)
-{
-    struct rmq_op **const slot = &q->confirms[tag % q->confirms_cap];
-    struct rmq_op *const op = *slot;
-
-    *slot = NULL;
-    if (op == NULL)
-        return;
-    if (op->returned)
-        op->rc = tr_fail(&op->err, TR_NOT_FOUND, "no queue '%s'", op->name);
-    else if (!taken)
-        op->rc = tr_fail(&op->err, TR_BUSY, "queue '%s' is full, or the broker could not take the message", op->name);
-    settle_original(q, op);
-    rmq_finish(q, op);
-}
-
-static void confirmed(struct rabbitmq_queue *q, uint64_t tag, bool multiple, bool taken)
-{
-    if (tag < q->confirm_first || tag >= q->confirm_next)
-        return;
-    if (multiple)
-        for (uint64_t t = q->confirm_first; t <= tag; t++)
-            confirm_one(q, t, taken);
-    else
-        confirm_one(q, tag, taken);
-    while (q->confirm_first < q->confirm_next && (q->confirm_first <= tag && multiple))
-        q->confirm_first++;
-    /* single ones may come out of order: move on over what nobody waits for */
-    while (q->confirm_first <= tag && q->confirms[q->confirm_first % q->confirms_cap] == NULL)
-        q->confirm_first++;
 }
 
 /* ---- frames ---- */
@@ -522,13 +368,13 @@ static bool on_method(struct rabbitmq_queue *q, const amqp_frame_t *f)
     case AMQP_BASIC_ACK_METHOD: {
         const amqp_basic_ack_t *const ack = m->decoded;
 
-        confirmed(q, ack->delivery_tag, ack->multiple, true);
+        rmq_confirmed(q, ack->delivery_tag, ack->multiple, true);
         return true;
     }
     case AMQP_BASIC_NACK_METHOD: {
         const amqp_basic_nack_t *const nack = m->decoded;
 
-        confirmed(q, nack->delivery_tag, nack->multiple, false);
+        rmq_confirmed(q, nack->delivery_tag, nack->multiple, false);
         return true;
     }
     case AMQP_BASIC_RETURN_METHOD:
@@ -551,6 +397,8 @@ static bool on_frame(struct rabbitmq_queue *q, const amqp_frame_t *f)
 {
     struct rmq_content *const c = f->channel == CH_CONSUME ? &q->in : &q->back;
 
+    if ((f->channel == CH_PUBLISH || f->channel == CH_PUBLISH_OTHER) && f->channel != q->publish_channel)
+        return true; /* late, of a channel that was given up */
     switch (f->frame_type) {
     case AMQP_FRAME_METHOD:
         return on_method(q, f);

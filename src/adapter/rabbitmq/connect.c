@@ -92,12 +92,7 @@ void rmq_lost(struct rabbitmq_queue *q, const char *why)
     drop_connection(q);
     trouble(q, TR_TRANSIENT, "the connection to RabbitMQ at %s:%u was lost: %.120s", q->url.host[q->host].name,
             (unsigned)q->url.host[q->host].port, why);
-    for (; q->confirm_first < q->confirm_next; q->confirm_first++) {
-        struct rmq_op *const op = q->confirms[q->confirm_first % q->confirms_cap];
-
-        if (op != NULL)
-            rmq_finish_as(q, op, TR_UNCERTAIN, "the broker's connection was lost before it confirmed");
-    }
+    rmq_unconfirmed(q, TR_UNCERTAIN, "the broker's connection was lost before it confirmed");
     later(q);
 }
 
@@ -110,12 +105,7 @@ void rmq_say_goodbye(struct rabbitmq_queue *q)
         (void)amqp_connection_close(q->conn, AMQP_REPLY_SUCCESS);
         drop_connection(q);
     }
-    for (; q->confirm_first < q->confirm_next; q->confirm_first++) {
-        struct rmq_op *const op = q->confirms[q->confirm_first % q->confirms_cap];
-
-        if (op != NULL)
-            rmq_finish_as(q, op, TR_CANCELLED, "broker: closing");
-    }
+    rmq_unconfirmed(q, TR_CANCELLED, "broker: closing");
     free(q->confirms);
     q->confirms = NULL;
     q->confirms_cap = 0;
@@ -204,15 +194,15 @@ static bool log_in(struct rabbitmq_queue *q)
 
 static bool open_channels(struct rabbitmq_queue *q)
 {
-    for (amqp_channel_t ch = CH_PUBLISH; ch <= CH_CONTROL; ch++) {
+    q->publish_channel = CH_PUBLISH;
+    for (amqp_channel_t ch = CH_CONSUME; ch <= CH_CONTROL; ch++) {
         amqp_channel_open(q->conn, ch);
         if (amqp_get_rpc_reply(q->conn).reply_type != AMQP_RESPONSE_NORMAL) {
             refused(q, amqp_get_rpc_reply(q->conn));
             return false;
         }
     }
-    amqp_confirm_select(q->conn, CH_PUBLISH);
-    if (amqp_get_rpc_reply(q->conn).reply_type == AMQP_RESPONSE_NORMAL)
+    if (rmq_open_publisher(q))
         return true;
     refused(q, amqp_get_rpc_reply(q->conn));
     return false;
@@ -271,7 +261,6 @@ bool rmq_connect(struct rabbitmq_queue *q)
     ok = log_in(q) && open_channels(q);
     if (ok) {
         q->conn_epoch++;
-        q->confirm_first = q->confirm_next = 1; /* tags begin anew */
         note_server(q);
         ok = declare_all(q);
     }

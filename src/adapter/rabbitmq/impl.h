@@ -4,7 +4,8 @@
  *   deliver.c   the same for consumers and deliveries in hand
  *   thread.c    the thread that alone uses librabbitmq: commands in, results and deliveries out
  *   connect.c   connecting, and declaring and subscribing again what was there before
- *   channel.c   what goes over an open connection: publishing and confirmations, frames, declarations
+ *   channel.c   what goes over an open connection: declarations, and the frames that come in
+ *   publish.c   publishing and confirmations
  */
 #ifndef ADAPTER_RABBITMQ_IMPL_H
 #define ADAPTER_RABBITMQ_IMPL_H
@@ -162,6 +163,9 @@ struct rabbitmq_queue {
     struct rmq_op **confirms; /* ring: the operation of each tag from confirm_first on; NULL: nobody waits */
     size_t confirms_cap;
     uint64_t confirm_first, confirm_next;
+    amqp_channel_t publish_channel; /* CH_PUBLISH or CH_PUBLISH_OTHER */
+    bool refused;                   /* a message, on this channel */
+    uint64_t renew_ns, renew_pause_ms;
     struct rmq_spec *specs;
     struct rmq_sub *subs;
     struct rmq_content in, back; /* deliveries; returned messages */
@@ -175,7 +179,12 @@ struct rabbitmq_queue {
     struct queue_delivery *ready_first, *ready_last;
 };
 
-enum { CH_PUBLISH = 1, CH_CONSUME = 2, CH_CONTROL = 3 };
+enum { CH_PUBLISH = 1, CH_CONSUME = 2, CH_CONTROL = 3, CH_PUBLISH_OTHER = 4 }; /* the two take turns */
+#define H_ATTEMPTS "x-troupe-attempts"
+#define H_NOT_BEFORE "x-troupe-not-before"
+#define H_DELAY "x-troupe-delay"
+#define H_CAUSE "x-troupe-cause"
+#define H_QUEUE "x-troupe-queue"
 #define RMQ_DEAD "dead"
 
 /* ---- queue.c ---- */
@@ -237,10 +246,21 @@ enum tr_rc rmq_delete_durable(struct rabbitmq_queue *q, const char *name, struct
 enum tr_rc rmq_look(struct rabbitmq_queue *q, const char *name, uint64_t *ret_ready, uint64_t *ret_consumers,
                     bool *ret_durable, bool *ret_transient, struct tr_err *err);
 enum tr_rc rmq_remove(struct rabbitmq_queue *q, const char *name, struct tr_err *err);
-/* Send it, and note it for its confirmation; the operation is taken. */
-void rmq_publish(struct rabbitmq_queue *q, struct rmq_op *op);
 /* Take in all that has come.  False: the connection was lost. */
 bool rmq_read_frames(struct rabbitmq_queue *q);
 struct rmq_sub *rmq_find_sub(struct rabbitmq_queue *q, uint32_t id);
+
+/* ---- publish.c ---- */
+/* Send it, and note it for its confirmation; the operation is taken. */
+void rmq_publish(struct rabbitmq_queue *q, struct rmq_op *op);
+void rmq_confirmed(struct rabbitmq_queue *q, uint64_t tag, bool multiple, bool taken);
+/* What is not confirmed yet ends so. */
+void rmq_unconfirmed(struct rabbitmq_queue *q, enum tr_rc rc, const char *why);
+/* Open q->publish_channel.  False: the last reply says why. */
+bool rmq_open_publisher(struct rabbitmq_queue *q);
+/* Where the broker has refused a message, and it is time: another publishing channel.  May lose the connection. */
+void rmq_renew_publisher(struct rabbitmq_queue *q);
+amqp_table_entry_t rmq_entry_text(const char *key, const char *value);
+amqp_table_entry_t rmq_entry_i64(const char *key, int64_t value);
 
 #endif

@@ -358,7 +358,7 @@ static void sleep_until_something(struct rabbitmq_queue *q)
     if (q->conn != NULL) {
         if (amqp_frames_enqueued(q->conn) || amqp_data_in_buffer(q->conn) || q->line != NULL)
             ms = 0;
-        else if (q->resubscribe)
+        else if (q->resubscribe || q->refused)
             ms = 100;
         fds[1].fd = amqp_get_sockfd(q->conn);
     } else {
@@ -421,6 +421,8 @@ void *rmq_thread(void *arg)
             work_line(q);
             if (q->conn != NULL && rmq_read_frames(q) && q->resubscribe && mono_ns() >= q->resubscribe_ns)
                 rmq_subscribe_all(q);
+            if (q->conn != NULL)
+                rmq_renew_publisher(q);
         }
         hand_over(q);
         sleep_until_something(q);
