@@ -91,6 +91,9 @@ for stage in "${stages[@]}"; do
         TROUPE_TEST_BINARY=$release tally "faults on real servers" "$python" tests/fault/cluster_run.py --quick
         ;;
     three) # not among the default stages either: `make fault` runs them longer
+        # shellcheck disable=SC2016 # the inner shell's
+        tally "a lost leader (gcc, ASan+UBSan)" "$python" tests/lib/servers.py rabbitmq=3 -- env TROUPE_TEST_ONLY='*lead*' bash -c \
+            'TROUPE_TEST_AMQP3=$TROUPE_TEST_AMQP TROUPE_TEST_AMQP3_DIR=$TROUPE_TEST_AMQP_DIR exec meson test -C build-asan --no-rebuild --print-errorlogs contract-broker'
         for s in cassandra rabbitmq; do
             TROUPE_TEST_BINARY=$release tally "three nodes of $s" "$python" tests/fault/cluster_run.py --quick --three $s
         done
