@@ -268,6 +268,17 @@ async def in_chats():
             assert all(t["media"] == [] for t in turns if t["turn"] != turn)
             get = lambda m: u.http("GET", "/api/media/" + m)[0]  # noqa: E731
             assert [await loop.run_in_executor(None, get, m) for m in want["media"]] == [200] * 3
+            # one goes: the message that was accepted with it is still the same one, a new one can't name it
+            gone = lambda: u.http("DELETE", "/api/media/" + picture)[0]  # noqa: E731
+            assert await loop.run_in_executor(None, gone) == 204
+            assert (await c.ask("send", chat=chat, id="one", text="", media=want["media"]))["turn"] == turn
+            try:
+                await c.ask("send", chat=chat, id="another", text="", media=want["media"])
+                raise AssertionError("a message with a file that is gone")
+            except Refused as e:
+                assert e.code == "bad_request" and e.frame["field"] == "media", e.frame
+            assert len((await c.ask("history", chat=chat))["turns"]) == len(turns)
+            await c.reply(await c.say(chat, "and on"))
     finally:
         s.remove()
 

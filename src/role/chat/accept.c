@@ -3,7 +3,7 @@
  *
  *   CHECKED -> RATED      the limits of user and address
  *   RATED   -> LOADED     room for it; the chat is known and the user's own
- *   LOADED  -> MEDIA      each of the message's media is there and the user's own; then each is marked
+ *   LOADED  -> MEDIA      each of the message's media is there and the user's own, and marked (claim.c)
  *   LOADED, MEDIA -> IN LINE  one acceptance at a time a chat
  *   IN LINE -> WRITTEN    the conditional write; again with the new head where it has moved, the same again where its
  *                         end is unknown; an id that has a turn already: that turn is read
@@ -38,10 +38,7 @@ struct accept {
     uint64_t began_ns;
     char *text; /* owned */
     size_t len;
-    struct message_media media[MESSAGE_MEDIA_MAX];
-    size_t media_n, media_at;
-    struct seal_key user_key; /* of those with media */
-    bool marked;
+    struct desk_claim claim; /* the message's media */
     struct history_accept write;
     struct buf sealed;
     struct envelope work;
@@ -97,7 +94,7 @@ static void accept_release(struct desk_request *r)
     if (a->text != NULL)
         memset(a->text, 0, a->len);
     free(a->text);
-    seal_key_wipe(&a->user_key);
+    seal_key_wipe(&a->claim.key);
     buf_release(&a->sealed);
 }
 
@@ -112,8 +109,8 @@ static void follow_others(struct desk *d, struct desk_follow *f, void *arg)
                                    .text = a->text,
                                    .len = a->len,
                                    .chosen = -1,
-                                   .media = a->media,
-                                   .media_n = a->media_n};
+                                   .media = a->claim.media,
+                                   .media_n = a->claim.n};
 
     if (f->viewer != a->base.viewer)
         desk_follow_turn(d, f, &turn, &a->write.row.predecessor, false);
@@ -170,7 +167,7 @@ static enum tr_rc seal_notes(struct accept *a, const struct seal_key *key, struc
 {
     const struct notes notes = {.rev = a->work.rev,
                                 .raw = {(const uint8_t *)a->text, a->len},
-                                .media = {(const uint8_t *)a->media, a->media_n * sizeof a->media[0]}};
+                                .media = {(const uint8_t *)a->claim.media, a->claim.n * sizeof a->claim.media[0]}};
     const struct seal_bind bind = {.kind = SEAL_QUEUE,
                                    .chat = a->work.chat,
                                    .turn = a->work.turn,
@@ -275,6 +272,12 @@ static void accept_known(struct desk_request *r)
 
 static void accept_issue(struct desk_request *r);
 
+/*
+ * A message whose media are not there any more may be one that was accepted before they went: its id decides.  It is asked
+ * by the same write upon a head that no chat has (of 1970), which changes nothing.
+ */
+static const struct uuid no_head = {{[15] = 1}};
+
 static void on_accepted(void *ctx, enum tr_rc rc, const struct history_accepted *res, const struct tr_err *err)
 {
     struct accept *a = ctx;
@@ -289,6 +292,10 @@ static void on_accepted(void *ctx, enum tr_rc rc, const struct history_accepted 
     }
     switch (res->outcome) {
     case ACCEPT_MOVED:
+        if (a->claim.refused != NULL) { /* the id is new, then */
+            desk_request_fail(&a->base, "bad_request", "media", 0, "%s", a->claim.refused);
+            return;
+        }
         c->head = res->head;
         c->index = res->index;
         if (++a->moves > MOVES_MAX)
@@ -329,12 +336,12 @@ static void accept_issue(struct desk_request *r)
 /* The user's message as it rests. */
 static enum tr_rc seal_message(struct accept *a, const struct seal_key *key, const struct seal_bind *bind)
 {
-    struct message m = {.text = a->text, .len = a->len, .media = a->media, .media_n = a->media_n};
+    struct message m = {.text = a->text, .len = a->len, .media = a->claim.media, .media_n = a->claim.n};
     struct buf plain = {0};
     enum tr_rc rc;
 
     buf_clear(&a->sealed);
-    if (a->media_n == 0)
+    if (a->claim.n == 0 || a->claim.refused != NULL) /* refused: it is never written */
         return seal_data(key, bind, a->text, a->len, &a->sealed);
     memcpy(m.ref, a->write.client_hash, sizeof m.ref);
     rc = message_encode(&m, &plain);
@@ -367,7 +374,7 @@ static void accept_write(struct desk_request *r)
                              .index = uuid_is_nil(&c->head) ? 0 : c->index + 1};
     row->turn = uuid_v7_after(&c->head, row->created_ms, random);
     memcpy(row->character, c->character->id, strlen(c->character->id));
-    a->write.head = c->head;
+    a->write.head = a->claim.refused == NULL ? c->head : no_head;
     c->work->accepting = row->turn;
     bind = (struct seal_bind){
         .kind = SEAL_HISTORY, .chat = row->chat, .turn = row->turn, .part = PART_USER, .role = SPEAKER_USER};
@@ -379,7 +386,12 @@ static void accept_write(struct desk_request *r)
 
 /* ---- before it */
 
-static void accept_media(struct desk_request *r);
+static void accept_line(struct accept *a);
+
+static void on_claimed(struct desk_request *r)
+{
+    accept_line((struct accept *)r);
+}
 
 static void accept_line(struct accept *a)
 {
@@ -390,8 +402,8 @@ static void accept_line(struct accept *a)
         desk_request_broke(&a->base, "send", TR_NOT_FOUND, NULL);
         return;
     }
-    if (a->media_n > 0 && !a->marked) {
-        accept_media(&a->base);
+    if (a->claim.n > 0 && !a->claim.ended) {
+        desk_claim(&a->base, &a->claim, on_claimed);
         return;
     }
     w = desk_work(c);
@@ -409,102 +421,6 @@ static void accept_line(struct accept *a)
     a->in_line = true;
     if (w->accepts == &a->base)
         accept_write(&a->base);
-}
-
-/* ---- the media: first each is looked at, then each is marked with this message (a->media_at counts both) */
-
-static void media_unknown(struct accept *a, const char *why)
-{
-    desk_request_fail(&a->base, "bad_request", "media", 0, "%s", why);
-}
-
-static void on_media_marked(void *ctx, enum tr_rc rc, const struct tr_err *err)
-{
-    struct accept *a = ctx;
-
-    if (desk_request_over(&a->base))
-        return;
-    if (rc != TR_OK) {
-        if (!desk_rc_again(rc) || !desk_request_again(&a->base, accept_media))
-            desk_request_broke(&a->base, "media", rc, err);
-        return;
-    }
-    a->media_at++;
-    accept_media(&a->base);
-}
-
-static void on_media_head(void *ctx, enum tr_rc rc, struct slice data, uint64_t size, const struct tr_err *err)
-{
-    struct accept *a = ctx;
-    struct message_media *const m = &a->media[a->media_at];
-    struct media_head head;
-    struct tr_err own = {0};
-
-    if (desk_request_over(&a->base))
-        return;
-    if (rc == TR_OK) {
-        rc = media_open_head(&a->user_key, &a->user, &m->id, data.data, data.len, size, &head, &own);
-        err = &own;
-    }
-    if (rc == TR_OK) {
-        m->type = (uint8_t)head.type;
-        a->media_at++;
-        accept_media(&a->base);
-    } else if (rc == TR_NOT_FOUND) {
-        media_unknown(a, "There is no such media: send the file first.");
-    } else if (rc == TR_INVALID) {
-        media_unknown(a, "The stored file is damaged: send it again.");
-    } else if (!desk_rc_again(rc) || !desk_request_again(&a->base, accept_media)) {
-        desk_request_broke(&a->base, "media", rc, err);
-    }
-}
-
-static void on_user_key(void *ctx, enum tr_rc rc, const struct seal_key *key, const struct tr_err *err)
-{
-    struct accept *a = ctx;
-
-    if (desk_request_over(&a->base))
-        return;
-    if (rc == TR_OK) {
-        a->user_key = *key;
-        accept_media(&a->base);
-    } else if (rc == TR_NOT_FOUND) {
-        media_unknown(a, "There is no such media: send the file first.");
-    } else if (!desk_rc_again(rc) || !desk_request_again(&a->base, accept_media)) {
-        desk_request_broke(&a->base, "media", rc, err);
-    }
-}
-
-static void accept_media(struct desk_request *r)
-{
-    struct accept *a = (struct accept *)r;
-    struct media *store = r->d->env.media;
-    char name[MEDIA_NAME_MAX + 1];
-    struct tr_err err = {0};
-    enum tr_rc rc;
-
-    if (a->media_at == 0)
-        r->began_ms = loop_now_ms(r->d->env.loop);
-    if (store == NULL) {
-        media_unknown(a, "Media are not served here.");
-        return;
-    }
-    if (a->media_at == 2 * a->media_n) {
-        a->marked = true;
-        accept_line(a);
-        return;
-    }
-    if (uuid_is_nil(&a->user_key.id)) {
-        rc = keyring_user(r->d->env.keyring, &a->user, false, on_user_key, a, &r->op, &err);
-    } else if (a->media_at < a->media_n) {
-        desk_media_name(&a->user, &a->media[a->media_at].id, NULL, NULL, name);
-        rc = store->ops->read(store, name, 0, MEDIA_HEAD, on_media_head, a, &r->op, &err);
-    } else {
-        desk_media_name(&a->user, &a->media[a->media_at - a->media_n].id, &a->chat_id, a->write.client_hash, name);
-        rc = store->ops->mark(store, name, on_media_marked, a, &r->op, &err);
-    }
-    if (rc != TR_OK)
-        desk_request_broke(r, "media", rc, &err);
 }
 
 static void accept_load(struct desk_request *r);
@@ -628,7 +544,7 @@ static void accept_check(struct desk_request *r)
         desk_request_fail(r, "overloaded", NULL, 1000, "This server is going down. Try again in a moment.");
         return;
     }
-    code = desk_text_check(r->d, a->text, a->len, a->media_n > 0, why);
+    code = desk_text_check(r->d, a->text, a->len, a->claim.n > 0, why);
     if (code != NULL)
         desk_request_fail(r, code, "text", 0, "%s", why);
     else
@@ -654,9 +570,9 @@ bool desk_send(struct desk *d, struct desk_viewer *v, const struct uuid *chat, c
     a->chat_id = *chat;
     a->user = v->user;
     assert(media_n <= MESSAGE_MEDIA_MAX);
+    a->claim = (struct desk_claim){.n = media_n, .user = &a->user, .chat = &a->chat_id, .ref = a->write.client_hash};
     for (size_t i = 0; i < media_n; i++)
-        a->media[i].id = media[i];
-    a->media_n = media_n;
+        a->claim.media[i].id = media[i];
     memcpy(a->address, v->address, sizeof a->address);
     a->began_ns = mono_ns();
     a->text = malloc(len + 1);

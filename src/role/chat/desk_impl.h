@@ -125,6 +125,7 @@ struct desk_request {
     struct chat *chat;              /* referenced, or NULL */
     struct desk_follow *follow;     /* the one that is busy with it; NULL: none (any more) */
     struct tr_op *op;
+    struct desk_claim *claim; /* the media that it waits for */
     struct loop_timer *timer;
     struct loop_call call;
     void (*step)(struct desk_request *r); /* what timer, call and key go on with */
@@ -293,6 +294,21 @@ void desk_media_chat_deleted(struct desk *d, const struct uuid *user, const stru
 /* "<user>/<media>", and with a chat and a ref the mark */
 void desk_media_name(const struct uuid *user, const struct uuid *media, const struct uuid *chat,
                      const uint8_t ref[MESSAGE_REF], char name[MEDIA_NAME_MAX + 1]);
+
+/* ---- claim.c */
+struct desk_claim {
+    struct desk_request *r;
+    const struct uuid *user, *chat;                /* borrowed: the caller's */
+    const uint8_t *ref;                            /* borrowed: MESSAGE_REF bytes */
+    struct message_media media[MESSAGE_MEDIA_MAX]; /* ids in; types out */
+    size_t n, at;
+    struct seal_key key; /* the user's, meanwhile */
+    bool ended;
+    const char *refused; /* why they can't be had; NULL: all are there, and marked.  Static */
+    void (*done)(struct desk_request *r);
+};
+/* done is called once; not where r was answered with an error meanwhile. */
+void desk_claim(struct desk_request *r, struct desk_claim *c, void (*done)(struct desk_request *r));
 
 /* ---- greeting.c */
 struct desk_greeting {
