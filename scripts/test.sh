@@ -82,22 +82,25 @@ for stage in "${stages[@]}"; do
             meson test -C build-asan --no-rebuild --print-errorlogs --num-processes 1 --timeout-multiplier 2 \
             contract-queue contract-broker contract-registry contract-redis contract-catalogue contract-history contract-postgres
         ;;
-    cassandra) # not among the default stages: what only a real Cassandra does takes six minutes
-        tally "Cassandra's own (gcc, ASan+UBSan)" "$python" tests/lib/servers.py cassandra -- env TROUPE_TEST_REAL=TROUPE_TEST_CASSANDRA \
-            meson test -C build-asan --no-rebuild --print-errorlogs --timeout-multiplier 2 contract-cassandra
+    race) # not among the default stages: the race detector on the adapters that have threads; after `tsan`
+        tally "contract on real servers (clang, TSan)" "$python" tests/lib/servers.py rabbitmq redis postgres=2 cassandra -- \
+            env "TROUPE_TEST_REAL=TROUPE_TEST_AMQP TROUPE_TEST_REDIS TROUPE_TEST_PG" TROUPE_TEST_SLOWNESS=4 \
+            TSAN_OPTIONS=halt_on_error=1:suppressions="$top"/tests/tsan.supp \
+            meson test -C build-tsan --no-rebuild --print-errorlogs --num-processes 1 --timeout-multiplier 3 \
+            contract-queue contract-broker contract-registry contract-redis contract-postgres
         ;;
     cluster)
         TROUPE_TEST_BINARY=$release tally "roles on real servers" "$python" tests/real/test_cluster.py
         TROUPE_TEST_BINARY=$release tally "faults on real servers" "$python" tests/fault/cluster_run.py --quick
+        TROUPE_TEST_BINARY=$release tally "no word in the servers' files" "$python" tests/fault/canary_servers.py
         ;;
-    three) # not among the default stages either: `make fault` runs them longer
+    three) # not among the default stages: three nodes of a server, one of them killed; `make fault` has more
         # shellcheck disable=SC2016 # the inner shell's
         tally "a lost leader (gcc, ASan+UBSan)" "$python" tests/lib/servers.py rabbitmq=3 -- env TROUPE_TEST_ONLY='*lead*' bash -c \
             'TROUPE_TEST_AMQP3=$TROUPE_TEST_AMQP TROUPE_TEST_AMQP3_DIR=$TROUPE_TEST_AMQP_DIR exec meson test -C build-asan --no-rebuild --print-errorlogs contract-broker'
         for s in cassandra rabbitmq; do
             TROUPE_TEST_BINARY=$release tally "three nodes of $s" "$python" tests/fault/cluster_run.py --quick --three $s
         done
-        TROUPE_TEST_BINARY=$release tally "no word in the servers' files" "$python" tests/fault/canary_servers.py
         ;;
     conformance) tally "WebSocket conformance" scripts/conformance.sh ;;
     e2e) TROUPE_TEST_BINARY=$release tally "browser" scripts/e2e.sh ;;
