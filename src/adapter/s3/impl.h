@@ -101,6 +101,9 @@ struct s3_media {
 
 enum tr_rc s3_start(struct s3_media *m, const struct s3_ask *ask, s3_done *done, void *ctx, struct tr_op **ret_op,
                     struct tr_err *err) TR_MUST_CHECK;
+/* Is the answer this element, whole?  TR_INVALID: something else stands there. */
+enum tr_rc s3_is(const struct s3_media *m, const struct s3_reply *reply, const char *tag,
+                 struct tr_err *err) TR_MUST_CHECK;
 void s3_complete(struct s3_request *r, CURLcode code); /* libcurl has ended its attempt */
 void s3_cancel_all(struct s3_media *m);
 

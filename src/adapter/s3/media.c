@@ -176,6 +176,10 @@ static void on_listed(void *ctx, enum tr_rc rc, const struct s3_reply *reply, co
     struct slice entry;
     size_t at = 0, n = 0;
 
+    if (rc == TR_OK)
+        rc = s3_is(s->m, reply, "ListBucketResult", &own);
+    if (rc == TR_INVALID && own.rc == rc)
+        err = &own;
     if (rc == TR_OK) {
         names = calloc(s->limit, sizeof *names);
         list = calloc(s->limit, sizeof *list);

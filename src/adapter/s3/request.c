@@ -462,6 +462,16 @@ enum tr_rc s3_start(struct s3_media *m, const struct s3_ask *ask, s3_done *done,
     return TR_OK;
 }
 
+enum tr_rc s3_is(const struct s3_media *m, const struct s3_reply *reply, const char *tag, struct tr_err *err)
+{
+    struct slice text;
+    size_t at = 0;
+
+    if (s3_xml_next(reply->body, tag, &at, &text))
+        return TR_OK;
+    return tr_fail(err, TR_INVALID, "what answers at %.80s is not S3: is S3_ENDPOINT_URL right?", m->host);
+}
+
 void s3_cancel_all(struct s3_media *m)
 {
     for (struct s3_request *r = m->requests; r != NULL; r = r->next)
