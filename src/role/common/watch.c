@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/metrics.h"
+#include "port/media.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@
 #define SILENT_MS 3000 /* under way for so long: it does not answer */
 #define LENGTHS_EVERY_MS 5000
 
-enum store_id { BROKER, CATALOGUE, HISTORY, REGISTRY, STORES };
+enum store_id { BROKER, CATALOGUE, HISTORY, REGISTRY, MEDIA, STORES };
 enum state { UNKNOWN, UP, DOWN };
 
 struct ask {         /* outlives the watch until its answer */
@@ -52,13 +53,13 @@ struct watch {
     uint64_t round_ms;
 };
 
-static const char *const names[STORES] = {"broker", "catalogue", "history", "registry"};
-static const char *const store_keys[STORES] = {"TROUPE_BROKER", "TROUPE_CATALOGUE", "TROUPE_HISTORY",
-                                               "TROUPE_REGISTRY"};
+static const char *const names[STORES] = {"broker", "catalogue", "history", "registry", "media"};
+static const char *const store_keys[STORES] = {"TROUPE_BROKER", "TROUPE_CATALOGUE", "TROUPE_HISTORY", "TROUPE_REGISTRY",
+                                               "TROUPE_MEDIA"};
 
 #define STORE_UP(name) METRIC(METRIC_GAUGE, "troupe_store_up", "store=\"" name "\"", "1: the store answers.")
 static struct metric metric_up[STORES] = {STORE_UP("broker"), STORE_UP("catalogue"), STORE_UP("history"),
-                                          STORE_UP("registry")};
+                                          STORE_UP("registry"), STORE_UP("media")};
 static struct metric metric_notify =
     METRIC(METRIC_GAUGE, "troupe_queue_length", "queue=\"notify\"", "Messages that wait or are in hand.");
 
@@ -105,6 +106,8 @@ static enum tr_rc check(const struct role_env *e, enum store_id id, struct ask *
         return e->history->ops->check(e->history, on_checked, ask, &ask->op, err);
     case REGISTRY:
         return e->registry->ops->check(e->registry, on_checked, ask, &ask->op, err);
+    case MEDIA:
+        return e->media->ops->check(e->media, on_checked, ask, &ask->op, err);
     case STORES:
         break;
     }
@@ -221,6 +224,7 @@ enum tr_rc watch_start(const struct role_env *env, bool notify_lengths, struct w
     note(w, CATALOGUE, env->catalogue != NULL, env->catalogue != NULL && env->catalogue->ops->check != NULL);
     note(w, HISTORY, env->history != NULL, env->history != NULL && env->history->ops->check != NULL);
     note(w, REGISTRY, env->registry != NULL, env->registry != NULL && env->registry->ops->check != NULL);
+    note(w, MEDIA, env->media != NULL, env->media != NULL && env->media->ops->check != NULL);
     if (timer_start(env->loop, 0, TICK_MS, on_tick, w, &w->tick) != TR_OK) {
         free(w);
         return tr_fail(err, TR_NOMEM, "watch");
@@ -262,7 +266,7 @@ bool watch_reached(const struct watch *w, bool causes, const char **ret_key, str
         if (causes)
             buf_printf(why, " (%s)", s->state == UNKNOWN ? "not asked yet" : s->cause);
         all = false;
-        if (id == REGISTRY)
+        if (id == REGISTRY || id == MEDIA)
             continue;
         if (reached)
             *ret_key = store_keys[id];
