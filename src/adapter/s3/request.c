@@ -41,6 +41,7 @@ struct s3_request {
     bool cancelled; /* the call is on its way */
     bool too_long;
     unsigned tries;
+    uint64_t failing_ms; /* since when; 0: it has not failed yet */
     s3_done *done;
     void *ctx;
     struct buf in;
@@ -207,6 +208,7 @@ static void on_pause(void *ctx)
 /* Later, if there is time. */
 static void again(struct s3_request *r)
 {
+    const uint64_t now = loop_now_ms(r->m->loop);
     uint64_t pause = (uint64_t)PAUSE_FIRST_MS << (r->tries < 5 ? r->tries : 5);
 
     r->m->down = true;
@@ -215,7 +217,10 @@ static void again(struct s3_request *r)
     pause = pause / 2 + randombytes_uniform((uint32_t)pause / 2 + 1);
     r->tries++;
     drop_easy(r);
-    if (r->once)
+    if (r->failing_ms == 0)
+        r->failing_ms = now;
+    /* what has long to be sent is still not tried for long where nobody is there */
+    if (r->once || now - r->failing_ms >= S3_TIMEOUT_MS)
         answer(r, r->write && r->sent ? TR_UNCERTAIN : TR_TRANSIENT);
     else if (timer_start(r->m->loop, pause, 0, on_pause, r, &r->pause) != TR_OK)
         answer(r, TR_NOMEM);

@@ -248,6 +248,7 @@ static const struct sniff_row {
     ROW("quicktime", FTYP "qt  \0\0\2\0", MEDIA_NONE),
     ROW("heic", FTYP "heic\0\0\0\0", MEDIA_NONE),
     ROW("avif", FTYP "avif\0\0\0\0", MEDIA_NONE),
+    ROW("text before ftyp", "<!--ftypM4A --><script>", MEDIA_NONE),
     ROW("ftyp, cut", FTYP "M4A", MEDIA_NONE),
     ROW("webm", WEBM "\x86\x85V_VP9", MEDIA_WEBM),
     ROW("webm, AV1",
