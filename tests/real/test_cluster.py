@@ -141,7 +141,7 @@ async def media_on_all_gateways():
             return await asyncio.get_running_loop().run_in_executor(None, at.http, method, path, body, {**head, **more})
 
         async def store_up(at, value):
-            end = time.monotonic() + 20
+            end = time.monotonic() + 40
             while b'troupe_store_up{store="media"} %d' % value not in (await http(at, "GET", "/metrics"))[2]:
                 assert time.monotonic() < end, "media: never %d" % value
                 await asyncio.sleep(0.1)

@@ -16,6 +16,7 @@
 
 #define TICK_MS 500
 #define UP_EVERY_MS 5000
+#define MEDIA_UP_EVERY_MS 15000 /* an S3 may charge for each question */
 #define DOWN_EVERY_MS 1000
 #define SILENT_MS 3000 /* under way for so long: it does not answer */
 #define LENGTHS_EVERY_MS 5000
@@ -190,13 +191,14 @@ static void on_tick(void *ctx)
 
     for (enum store_id id = 0; id < STORES; id++) {
         struct store *const s = &w->stores[id];
+        const uint64_t up_every = id == MEDIA ? MEDIA_UP_EVERY_MS : UP_EVERY_MS;
 
         if (!s->outside)
             continue;
         if (s->asking != NULL && now - s->asked_ms >= SILENT_MS)
             set_state(w, id, DOWN, "no answer within 3 seconds");
         else if (s->asking == NULL &&
-                 (s->asked_ms == 0 || now - s->asked_ms >= (s->state == UP ? UP_EVERY_MS : DOWN_EVERY_MS)))
+                 (s->asked_ms == 0 || now - s->asked_ms >= (s->state == UP ? up_every : DOWN_EVERY_MS)))
             ask_store(w, id, now);
     }
     if (w->lengths && w->round == NULL && (w->round_ms == 0 || now - w->round_ms >= LENGTHS_EVERY_MS))
