@@ -234,6 +234,7 @@ static const struct {
     {"AccessDenied", "access is denied: give this access key the right to read, write, list and delete in the bucket"},
     {"RequestTimeTooSkewed", "its clock and this machine's are too far apart: set both by NTP"},
     {"AuthorizationHeaderMalformed", "the region is wrong: set S3_REGION"},
+    {"BucketAlreadyExists", "the bucket is somebody else's: name another in TROUPE_MEDIA"},
     {"PermanentRedirect", "the bucket is in another region: set S3_REGION and S3_ENDPOINT_URL"},
 };
 

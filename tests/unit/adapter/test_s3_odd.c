@@ -110,6 +110,7 @@ static void refuses(void **state)
         {"403 Forbidden", "RequestTimeTooSkewed", "clock", TR_INVALID},
         {"403 Forbidden", "SomethingNew", "SomethingNew", TR_INVALID},
         {"400 Bad Request", "AuthorizationHeaderMalformed", "S3_REGION", TR_INVALID},
+        {"409 Conflict", "BucketAlreadyExists", "TROUPE_MEDIA", TR_INVALID},
         {"301 Moved Permanently", "PermanentRedirect", "S3_REGION", TR_INVALID},
         {"307 Temporary Redirect", "TemporaryRedirect", "307 TemporaryRedirect", TR_INVALID},
         {"404 Not Found", "NoSuchBucket", "troupe init", TR_NOT_FOUND},
