@@ -8,13 +8,12 @@ import re
 import sys
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-LATER = {"S3_ENDPOINT_URL", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY", "S3_REGION"}  # of the contract; they come with the media port
 NOT_KEYS = {"TROUPE_TEST_", "TROUPE_VERSION"}
 
 
 def keys():
     with open(os.path.join(TOP, ".env.example"), encoding="utf-8") as f:
-        found = set(re.findall(r"^#?([A-Z][A-Z0-9_]+)=", f.read(), re.M)) | LATER
+        found = set(re.findall(r"^#?([A-Z][A-Z0-9_]+)=", f.read(), re.M))
     return found | {k + "_FILE" for k in found}
 
 

@@ -41,7 +41,7 @@ for stage in "${stages[@]}"; do
         scripts/python.sh
         make --no-print-directory web/dist/app.js
         scripts/cassandra-client.sh
-        for s in rabbitmq redis postgres cassandra; do tests/servers/$s.sh install; done
+        for s in rabbitmq redis postgres cassandra s3; do tests/servers/$s.sh install; done
         scripts/build.sh build-servers --buildtype=release -Dwerror=false -Dcassandra=true
         ;;
     lint)
@@ -77,10 +77,11 @@ for stage in "${stages[@]}"; do
         ;;
     servers)
         # each contract suite on the real server, and what only a real one does; one at a time, as they restart the servers
-        tally "contract on real servers (gcc, ASan+UBSan)" "$python" tests/lib/servers.py rabbitmq redis postgres=2 cassandra -- \
-            env "TROUPE_TEST_REAL=TROUPE_TEST_AMQP TROUPE_TEST_REDIS TROUPE_TEST_PG TROUPE_TEST_CASSANDRA" \
+        tally "contract on real servers (gcc, ASan+UBSan)" "$python" tests/lib/servers.py rabbitmq redis postgres=2 cassandra s3 -- \
+            env "TROUPE_TEST_REAL=TROUPE_TEST_AMQP TROUPE_TEST_REDIS TROUPE_TEST_PG TROUPE_TEST_CASSANDRA TROUPE_TEST_S3" \
             meson test -C build-asan --no-rebuild --print-errorlogs --num-processes 1 --timeout-multiplier 2 \
-            contract-queue contract-broker contract-registry contract-redis contract-catalogue contract-history contract-postgres
+            contract-queue contract-broker contract-registry contract-redis contract-catalogue contract-history contract-postgres \
+            contract-media contract-s3
         ;;
     race) # not among the default stages: the race detector on the adapters that have threads; after `tsan`
         tally "contract on real servers (clang, TSan)" "$python" tests/lib/servers.py rabbitmq redis postgres=2 cassandra -- \

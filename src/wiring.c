@@ -226,6 +226,22 @@ static enum tr_rc open_redis(struct wiring *w, const char *url, struct tr_err *e
     return redis_registry_open(w->loop, url, &w->env.registry, err);
 }
 
+static enum tr_rc open_folder(struct wiring *w, const char *url, struct tr_err *err)
+{
+    return filesystem_media_open(w->loop, after_scheme(url, "file"), &w->env.media, err);
+}
+
+static enum tr_rc open_s3(struct wiring *w, const char *url, struct tr_err *err)
+{
+    const struct config *const config = w->env.config;
+    const struct s3_options s3 = {.endpoint = config_str(config, "S3_ENDPOINT_URL"),
+                                  .region = config_str(config, "S3_REGION"),
+                                  .access_key = config_str(config, "S3_ACCESS_KEY_ID"),
+                                  .secret_key = config_str(config, "S3_SECRET_ACCESS_KEY")};
+
+    return s3_media_open(w->loop, url, &s3, &w->env.media, err);
+}
+
 static const struct adapter {
     enum wiring_part part;
     const char *name, *key, *scheme;
@@ -240,10 +256,12 @@ static const struct adapter {
     {WIRING_CATALOGUE, "catalogue", "TROUPE_CATALOGUE", "postgresql", false, open_postgres},
     {WIRING_HISTORY, "history", "TROUPE_HISTORY", "cassandra", false, open_cassandra},
     {WIRING_REGISTRY, "registry", "TROUPE_REGISTRY", "redis", false, open_redis},
+    {WIRING_MEDIA, "media", "TROUPE_MEDIA", "file", true, open_folder},
+    {WIRING_MEDIA, "media", "TROUPE_MEDIA", "s3", false, open_s3},
 };
 #define ADAPTERS (sizeof adapters / sizeof adapters[0])
 
-/* In the order in which they are opened: the broker first. */
+/* In the order in which they are opened: the broker first.  Media: open_media(). */
 static const enum wiring_part stores[] = {WIRING_QUEUE, WIRING_CATALOGUE, WIRING_HISTORY, WIRING_REGISTRY};
 #define STORES (sizeof stores / sizeof stores[0])
 
@@ -359,25 +377,16 @@ static enum tr_rc open_stores(const struct config *config, unsigned parts, enum 
     return rc;
 }
 
-/* The media store is no WIRING_ part of its own: every role that has all stores has it; a folder may be shared by processes. */
+/* Opened with all the stores, or alone; unlike theirs, its folder may be shared by processes. */
 static enum tr_rc open_media(const struct config *config, struct wiring *w, struct tr_err *err)
 {
-    const char *const url = config_str(config, "TROUPE_MEDIA");
-    const char *const folder = after_scheme(url, "file");
-    const struct s3_options s3 = {.endpoint = config_str(config, "S3_ENDPOINT_URL"),
-                                  .region = config_str(config, "S3_REGION"),
-                                  .access_key = config_str(config, "S3_ACCESS_KEY_ID"),
-                                  .secret_key = config_str(config, "S3_SECRET_ACCESS_KEY")};
-    enum tr_rc rc;
+    const struct adapter *found = NULL;
+    enum tr_rc rc = find_adapter(config, WIRING_MEDIA, &found, err);
 
-    if (folder != NULL)
-        rc = filesystem_media_open(w->loop, folder, &w->env.media, err);
-    else if (after_scheme(url, "s3") != NULL)
-        rc = s3_media_open(w->loop, url, &s3, &w->env.media, err);
-    else
-        rc = tr_fail(err, TR_INVALID, "'%.*s:' is not understood here; this build knows file:, s3:",
-                     (int)(strcspn(url, ":") < 40 ? strcspn(url, ":") : 40), url);
-    return rc == TR_OK ? rc : tr_wrap(err, rc, "TROUPE_MEDIA");
+    if (rc != TR_OK)
+        return rc;
+    rc = found->open(w, config_str(config, found->key), err);
+    return rc == TR_OK ? rc : tr_wrap(err, rc, "%s", found->key);
 }
 
 static void name_instance(char name[25])
@@ -410,7 +419,7 @@ enum tr_rc wiring_open(const struct config *config, unsigned parts, enum wiring_
     }
     if (rc == TR_OK)
         rc = open_stores(config, parts, mode, w, err);
-    if (rc == TR_OK && (parts & WIRING_STORES) == WIRING_STORES)
+    if (rc == TR_OK && ((parts & WIRING_STORES) == WIRING_STORES || (parts & WIRING_MEDIA) != 0))
         rc = open_media(config, w, err);
     if (rc == TR_OK && (parts & WIRING_HISTORY) != 0)
         rc = keyring_new(w->loop, w->env.history, w->master, &w->keyring, err);

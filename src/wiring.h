@@ -17,7 +17,7 @@ enum wiring_part {
     WIRING_QUEUE = 8,
     WIRING_REGISTRY = 16,
     WIRING_ENGINES = 32,
-    WIRING_MEDIA = 64, /* not asked for: it is opened with all the stores */
+    WIRING_MEDIA = 64, /* opened with all the stores, too */
     WIRING_STORES = WIRING_KEY | WIRING_CATALOGUE | WIRING_HISTORY | WIRING_QUEUE | WIRING_REGISTRY,
     WIRING_ALL = WIRING_STORES | WIRING_ENGINES,
 };

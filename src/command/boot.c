@@ -78,6 +78,16 @@ static enum tr_rc wait_one(struct wiring *w, const struct wiring_service *s, uin
     }
 }
 
+/* Chats go on without media (role/common/watch.h): it is told, and not waited for. */
+static void look_at_media(struct wiring *w, const struct wiring_service *s)
+{
+    struct boot_checked c;
+
+    boot_check(w, s, &c);
+    if (c.rc != TR_OK)
+        log_event(LOG_WARN, "boot.without", "store=%s cause=%Q", s->name, tr_err_text(&c.err));
+}
+
 enum tr_rc boot_wait(struct wiring *w, uint64_t limit_ms, struct tr_err *err)
 {
     const uint64_t limit_ns = limit_ms != 0 ? mono_ns() + limit_ms * 1000000 : 0;
@@ -86,7 +96,9 @@ enum tr_rc boot_wait(struct wiring *w, uint64_t limit_ms, struct tr_err *err)
     enum tr_rc rc = TR_OK;
 
     for (size_t i = 0; i < n && rc == TR_OK; i++)
-        if (services[i].outside)
+        if (services[i].part == WIRING_MEDIA && services[i].outside)
+            look_at_media(w, &services[i]);
+        else if (services[i].outside)
             rc = wait_one(w, &services[i], limit_ns, err);
     return rc;
 }

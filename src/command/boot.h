@@ -14,7 +14,7 @@ struct boot_checked {
 void boot_check(struct wiring *w, const struct wiring_service *s, struct boot_checked *ret_checked);
 
 /*
- * Wait until every store outside answers, with a line now and then of whom it waits for.
+ * Wait until every store outside answers, with a line now and then of whom it waits for; media are asked once.
  *   TR_TRANSIENT  limit_ms (0: none) have passed
  *   TR_NOT_FOUND, TR_INVALID  one that answered otherwise: waiting would not mend it; the err says what would
  */

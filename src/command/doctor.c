@@ -48,6 +48,7 @@ static const struct store {
     {WIRING_HISTORY, "history", "TROUPE_HISTORY"},
     {WIRING_QUEUE, "broker", "TROUPE_BROKER"},
     {WIRING_REGISTRY, "registry", "TROUPE_REGISTRY"},
+    {WIRING_MEDIA, "media", "TROUPE_MEDIA"},
 };
 
 static void look_at_embedded(struct doctor *d, const struct store *s, const struct wiring_store *is, const char *shown)
@@ -60,7 +61,7 @@ static void look_at_embedded(struct doctor *d, const struct store *s, const stru
         tell(d, GOOD, s->name, "%s  in this process", shown);
         return;
     }
-    if (access(is->path, F_OK) != 0) {
+    if (access(is->path, F_OK) != 0 && errno == ENOENT) {
         tell(d, GOOD, s->name, "%s  not there yet: made at the first start", shown);
         return;
     }

@@ -109,7 +109,7 @@ enum media_type media_sniff(const uint8_t *data, size_t len)
         return MEDIA_FLAC;
     if (AT(0, "OggS"))
         return holds(data, len, "\x80theora", 7) ? MEDIA_OGV : MEDIA_OGG;
-    if (AT(4, "ftyp"))
+    if (AT(0, "\0\0") && AT(4, "ftyp")) /* the size before it is small: no text stands there */
         return sniff_mp4(data, len);
     if (AT(0, "\x1a\x45\xdf\xa3"))
         return sniff_webm(data, len);

@@ -79,7 +79,7 @@ static inline bool media_name_valid(const char *name)
     size_t n = 0;
 
     for (; name[n] != '\0'; n++)
-        if (n > MEDIA_NAME_MAX || (n == 36) != (name[n] == '/') ||
+        if (n >= MEDIA_NAME_MAX || (n == 36) != (name[n] == '/') ||
             !((name[n] >= '0' && name[n] <= '9') || (name[n] >= 'a' && name[n] <= 'f') || name[n] == '-' ||
               (name[n] == '.' && n > 37) || name[n] == '/'))
             return false;

@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from canary import WORD, search, search_bytes  # noqa: E402
 from cluster import Cluster  # noqa: E402
 from cql import Cql  # noqa: E402
-from servers import HERE, Servers  # noqa: E402
+from servers import Servers  # noqa: E402
 from troupe import Client, run  # noqa: E402
 
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360000000000200015ba0b0d00000000049454e44ae426082")
@@ -61,23 +61,25 @@ def restart(cluster):
         assert p.ready.wait(60), p.tail()
 
 
-def upload(server, token):
-    """Where there is a media port: a picture with the word in it."""
+def upload(server, token, servers):
+    """Pictures with the word in them, in one request and in several parts; they lie in S3's folder under their names."""
     headers = {"Authorization": "Bearer " + token, "Content-Type": "image/png"}
-    status, _, body = server.http("POST", "/api/media", PNG + WORD.encode() * 50, headers)
-    if status in (404, 405, 501):
-        print("   no media here: nothing was uploaded (%d)" % status)
-        return []
-    assert status in (200, 201), (status, body)
-    return [json.loads(body)["media"]]
+    media = []
+    for times in (50, 300000):
+        status, _, body = server.http("POST", "/api/media", PNG + WORD.encode() * times, headers)
+        assert status == 200, (status, body)
+        media.append(json.loads(body)["media"])
+    found = {name: os.path.getsize(os.path.join(top, name)) for top, _, files in os.walk(servers.dir("s3")) for name in files if name in media}
+    assert set(found) == set(media) and max(found.values()) > 7000000, (media, found)
+    return media
 
 
-async def talk(cluster):
+async def talk(cluster, servers):
     server = cluster.gateways()
     c = await Client(server).connect()
-    media = upload(server, c.token)
+    media = upload(server, c.token, servers)
     chat = (await c.open("mira", id="open " + WORD))["chat"]
-    turn = await c.say(chat, "I am %s, mail %s@example.org" % (WORD, WORD), id="id " + WORD, **({"media": media} if media else {}))
+    turn = await c.say(chat, "I am %s, mail %s@example.org" % (WORD, WORD), id="id " + WORD, media=media)
     await c.reply(turn)
     await c.ask("regenerate", turn=turn)
     await c.reply(turn, 1)
@@ -141,13 +143,11 @@ def plant(servers):
 
 
 async def canary_on_servers():
-    nodes = dict.fromkeys(("rabbitmq", "redis", "postgres", "cassandra"), 1)
-    if os.path.exists(os.path.join(HERE, "s3.sh")):
-        nodes["s3"] = 1
+    nodes = dict.fromkeys(("rabbitmq", "redis", "postgres", "cassandra", "s3"), 1)
     # a slow engine, so that words rest in the queues when the processes are killed
     engine = "stub:?delay_ms=400&gap_ms=5&fail_word=%s-fails" % WORD
     with Servers(**nodes) as servers, Cluster(servers, engine, inference=1, gateway=1, preprocess=1, notifier=1, TROUPE_LOG_LEVEL="debug") as cluster:
-        token, chat = await talk(cluster)
+        token, chat = await talk(cluster, servers)
         for p in cluster.processes:
             p.stop(signal.SIGKILL)  # with words in the queues
         look(servers, cluster, "killed")

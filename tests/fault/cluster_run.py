@@ -2,7 +2,7 @@
 
 The roles as processes on the real servers (3 inference workers, 2 gateways, 2 preprocess, 2 notifiers; the stub engine),
 and one fault after the other while chats go on: SIGKILL and SIGSTOP of a process of ours, a restart (SIGKILL or SIGTERM)
-of RabbitMQ, Redis, PostgreSQL or Cassandra, and FLUSHALL.  Counted by ledger.py, as in kill.py: accepted turns without a
+of RabbitMQ, Redis, PostgreSQL, Cassandra or S3, and FLUSHALL.  Counted by ledger.py, as in kill.py: accepted turns without a
 reply, doubled, out of order, torn.  For each fault: how long until every turn accepted before it was over is answered.
 
 --three: three nodes of that server, and the faults are kills of one of them (of RabbitMQ: also of the leader).
@@ -105,7 +105,7 @@ class Faults:
             return [("SIGKILL of one of three", self.node)] * n
         sorts = [("SIGKILL of a role", self.kill_one)] * 6 + [("SIGSTOP of a role", self.pause_one)] * 5 + \
                 [("SIGTERM of a role", self.end_one)] * 2 + [("FLUSHALL", self.flush)] * 2 + \
-                [("restart of " + s, lambda s=s: self.restart(s)) for s in ("rabbitmq", "redis", "postgres", "cassandra")]
+                [("restart of " + s, lambda s=s: self.restart(s)) for s in ("rabbitmq", "redis", "postgres", "cassandra", "s3")]
         sorts = [s for s in sorts if self.only in s[0]]
         plan = sorts * (n // len(sorts)) + self.rng.sample(sorts, n % len(sorts))
         self.rng.shuffle(plan)
@@ -227,7 +227,7 @@ def main():
     print("seed %d" % args.seed)
     rng = random.Random(args.seed)
     label = "three nodes of " + args.three if args.three else "cluster"
-    nodes = {"rabbitmq": 1, "redis": 1, "postgres": 2, "cassandra": 1}
+    nodes = {"rabbitmq": 1, "redis": 1, "postgres": 2, "cassandra": 1, "s3": 1}
     if args.three:
         nodes[args.three] = 3
     failed = 0

@@ -11,7 +11,7 @@ import sys
 import tempfile
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "servers")
-ALL = ("rabbitmq", "redis", "postgres", "cassandra")
+ALL = ("rabbitmq", "redis", "postgres", "cassandra", "s3")
 
 
 class Servers:
@@ -45,7 +45,11 @@ class Servers:
         """The configuration of our roles on these servers."""
         names = {"TROUPE_BROKER": "TROUPE_TEST_AMQP", "TROUPE_REGISTRY": "TROUPE_TEST_REDIS",
                  "TROUPE_CATALOGUE": "TROUPE_TEST_PG", "TROUPE_HISTORY": "TROUPE_TEST_CASSANDRA" if self.nodes.get("cassandra") == 1 else "TROUPE_TEST_CASSANDRA3"}
-        return {key: self.env[var] for key, var in names.items() if var in self.env}
+        stores = {key: self.env[var] for key, var in names.items() if var in self.env}
+        if "TROUPE_TEST_S3" in self.env:
+            stores.update(TROUPE_MEDIA="s3://troupe-media", S3_ENDPOINT_URL=self.env["TROUPE_TEST_S3"],
+                          S3_ACCESS_KEY_ID=self.env["TROUPE_TEST_S3_ACCESS_KEY"], S3_SECRET_ACCESS_KEY=self.env["TROUPE_TEST_S3_SECRET_KEY"])
+        return stores
 
     def stop(self, keep=False):
         with concurrent.futures.ThreadPoolExecutor() as pool:

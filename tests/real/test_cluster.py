@@ -1,6 +1,7 @@
 """The roles as processes on the real servers: init, doctor, several gateways, dedicated workers, a worker's death.  One set of
 servers for all; each test has its own cluster of ours.  (tests/fault/canary_servers.py searches the servers' folders.)"""
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ from cluster import Cluster  # noqa: E402
 from servers import Servers  # noqa: E402
 from troupe import Client, run  # noqa: E402
 
-servers = Servers(rabbitmq=1, redis=1, postgres=2, cassandra=1)
+servers = Servers(rabbitmq=1, redis=1, postgres=2, cassandra=1, s3=1)
 
 
 def line(out, name):
@@ -27,12 +28,13 @@ def init_twice_and_doctor():
         got = c.command("doctor")
         assert got.returncode == 1 and "troupe init" in line(got.stdout, "catalogue"), got
         assert line(got.stdout, "history").startswith("FAIL") and "troupe init" in line(got.stdout, "history"), got
+        assert line(got.stdout, "media").startswith("FAIL") and "troupe init" in line(got.stdout, "media"), got
         for _ in range(2):
             got = c.command("init")
             assert got.returncode == 0, got
         got = c.command("doctor")
         assert got.returncode == 0 and "All is well." in got.stdout, got
-        for name, server in (("catalogue", "PostgreSQL"), ("history", "Cassandra"), ("broker", "RabbitMQ"), ("registry", "Redis")):
+        for name, server in (("catalogue", "PostgreSQL"), ("history", "Cassandra"), ("broker", "RabbitMQ"), ("registry", "Redis"), ("media", "S3")):
             assert line(got.stdout, name).startswith("ok") and server in line(got.stdout, name), got
         assert "tr-secret" not in got.stdout + got.stderr, "a password was shown"
         # another master key: told, and nothing is made
@@ -58,21 +60,27 @@ def doctor_names_what_is_wrong():
     c = cluster()
     try:
         for name, key, server in (("registry", "TROUPE_REGISTRY", "redis"), ("broker", "TROUPE_BROKER", "rabbitmq"),
-                                  ("catalogue", "TROUPE_CATALOGUE", "postgres"), ("history", "TROUPE_HISTORY", "cassandra")):
-            if server in ("redis", "postgres"):  # the others take long to come back: a port where nobody listens does it
+                                  ("catalogue", "TROUPE_CATALOGUE", "postgres"), ("history", "TROUPE_HISTORY", "cassandra"),
+                                  ("media", "TROUPE_MEDIA", "s3")):
+            if server in ("redis", "postgres", "s3"):  # the others take long to come back: a port where nobody listens does it
                 servers.do(server, "stop")
                 got = c.command("doctor")
                 servers.do(server, "start")
             else:
                 got = c.command("doctor", **{key: re.sub(r":\d+/", ":9/", c.env[key])})
             said = line(got.stdout, name)
-            assert got.returncode == 1 and said.startswith("FAIL") and re.search("cannot reach|refused", said), said
+            assert got.returncode == 1 and said.startswith("FAIL") and re.search("cannot reach|refused|not reached", said), said
             assert sum(l.startswith("FAIL") for l in got.stdout.splitlines()) == 1, got.stdout
             if "tr-secret" in c.env[key]:
                 got = c.command("doctor", **{key: c.env[key].replace("tr-secret", "wrong-one")})
                 said = line(got.stdout, name)
                 assert got.returncode == 1 and said.startswith("FAIL") and "password" in said, said
                 assert "wrong-one" not in got.stdout + got.stderr
+        for key, value, words in (("S3_SECRET_ACCESS_KEY", "wrong-one", "set S3_SECRET_ACCESS_KEY"), ("S3_ACCESS_KEY_ID", "nobody", "set S3_ACCESS_KEY_ID"),
+                                  ("TROUPE_MEDIA", "s3://troupe-nowhere", "troupe init"), ("TROUPE_MEDIA", "file:/dev/null", "another path")):
+            got = c.command("doctor", **{key: value})
+            assert got.returncode == 1 and line(got.stdout, "media").startswith("FAIL") and words in line(got.stdout, "media"), got
+            assert "wrong-one" not in got.stdout + got.stderr
         got = c.command("doctor", TROUPE_HISTORY=c.env["TROUPE_HISTORY"].rsplit("/", 1)[0] + "/nowhere")
         assert got.returncode == 1 and "troupe init" in line(got.stdout, "history"), got
         got = c.command("doctor", TROUPE_BROKER="kafka://x/")
@@ -116,6 +124,67 @@ class Front:
         self.url = self.server.url = "http://127.0.0.1:%d" % process.port
         self.session = self.server.session
         self.http = self.server.http
+
+
+PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c489")
+
+
+async def media_on_all_gateways():
+    """Sent to one gateway, read at another, nobody else's; S3 goes away: that is told, chats go on; it comes back: so do the media."""
+    with cluster(inference=1) as c:
+        one, two = (Front(p) for p in c.of("gateway"))
+        a = await Client(one).connect()
+        head = {"Authorization": "Bearer " + a.token}
+        chat = (await a.open("mira"))["chat"]
+
+        async def http(at, method, path, body=None, **more):
+            return await asyncio.get_running_loop().run_in_executor(None, at.http, method, path, body, {**head, **more})
+
+        async def store_up(at, value):
+            end = time.monotonic() + 40
+            while b'troupe_store_up{store="media"} %d' % value not in (await http(at, "GET", "/metrics"))[2]:
+                assert time.monotonic() < end, "media: never %d" % value
+                await asyncio.sleep(0.1)
+
+        data = PNG + os.urandom(7 << 20)  # more than a part
+        status, _, body = await http(one, "POST", "/api/media", data)
+        assert status == 200, (status, body)
+        path = "/api/media/" + json.loads(body)["media"]
+        for at in (two, one):
+            status, _, body = await http(at, "GET", path)
+            assert status == 200 and body == data, (status, len(body))
+        status, h, body = await http(two, "GET", path, Range="bytes=5242870-5242999")
+        assert status == 206 and body == data[5242870:5243000] and h["Content-Range"] == "bytes 5242870-5242999/%d" % len(data), (status, h)
+        foreign = {"Authorization": "Bearer " + two.session()["token"]}
+        for at in (one, two):
+            assert at.http("GET", path, None, foreign)[0] == 404
+        turn = await a.say(chat, "look", media=[path.rsplit("/", 1)[1]])
+        assert (await a.reply(turn))["finish"] == "stop"
+        await store_up(two, 1)
+
+        servers.do("s3", "kill")
+        start = time.monotonic()
+        said = await asyncio.gather(http(one, "POST", "/api/media", data), http(two, "POST", "/api/media", PNG), http(two, "GET", path))
+        print("   without S3: told after %.1f s" % (time.monotonic() - start))
+        for status, _, body in said:
+            assert status == 503 and "store of media" in json.loads(body)["error"]["message"], (status, body)
+        await store_up(two, 0)
+        for at in (one, two):
+            assert (await http(at, "GET", "/readyz"))[0] == 200, "a gateway without media is ready"
+        await a.reply(await a.say(chat, "chats go on"))
+        late = c.of("gateway")[1]  # so does one that starts now
+        late.ready.clear()
+        late.send(signal.SIGKILL)
+        assert await asyncio.get_running_loop().run_in_executor(None, late.ready.wait, 30), late.tail()
+
+        servers.do("s3", "start")
+        await store_up(two, 1)
+        await store_up(one, 1)
+        status, _, body = await http(one, "GET", path)
+        assert status == 200 and body == data
+        status, _, body = await http(two, "POST", "/api/media", data)
+        assert status == 200, (status, body)
+        await a.close()
 
 
 async def dedicated_workers_and_the_pool():
@@ -174,7 +243,7 @@ async def worker_in_trouble_leaves():
 
 with servers:
     try:
-        run([init_twice_and_doctor, doctor_names_what_is_wrong, events_on_all_gateways, dedicated_workers_and_the_pool,
+        run([init_twice_and_doctor, doctor_names_what_is_wrong, events_on_all_gateways, media_on_all_gateways, dedicated_workers_and_the_pool,
              a_dead_worker_is_drained, worker_in_trouble_leaves])
     finally:
         shutil.rmtree(os.path.join(HERE, "..", "..", ".deps", "real-data"), ignore_errors=True)

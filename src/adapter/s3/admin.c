@@ -82,8 +82,12 @@ static void on_there(void *ctx, enum tr_rc rc, const struct s3_reply *reply, con
     struct s3_ask ask = {.method = "PUT", .write = true};
     struct tr_err own = {0};
 
-    (void)reply;
     a->request = NULL;
+    if (rc == TR_OK) {
+        rc = s3_is(a->m, reply, "ListBucketResult", &own);
+        plain_end(a, rc, &own);
+        return;
+    }
     if (rc != TR_NOT_FOUND) {
         plain_end(a, rc, err);
         return;
@@ -119,8 +123,11 @@ static void on_checked(void *ctx, enum tr_rc rc, const struct s3_reply *reply, c
 {
     struct admin *a = ctx;
     struct service_report report = {0};
+    struct tr_err own = {0};
 
     a->request = NULL;
+    if (rc == TR_OK && (rc = s3_is(a->m, reply, "ListBucketResult", &own)) != TR_OK)
+        err = &own;
     if (rc == TR_OK) {
         snprintf(report.server, sizeof report.server, "S3 (%.30s) at %.55s, bucket %.50s",
                  reply->server[0] != '\0' ? reply->server : "no name given", a->m->host, a->m->bucket);
@@ -202,10 +209,13 @@ static void look(struct admin *a, struct slice upload)
 static void on_uploads(void *ctx, enum tr_rc rc, const struct s3_reply *reply, const struct tr_err *err)
 {
     struct admin *a = ctx;
+    struct tr_err own = {0};
     struct slice upload;
     size_t at = 0;
 
     a->request = NULL;
+    if (rc == TR_OK && (rc = s3_is(a->m, reply, "ListMultipartUploadsResult", &own)) != TR_OK)
+        err = &own;
     if (rc == TR_OK) {
         a->uploads = calloc(UPLOADS_MAX, sizeof *a->uploads);
         if (a->uploads == NULL)

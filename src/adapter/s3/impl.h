@@ -3,7 +3,8 @@
  *   media.c    opening, reading, marks, removing, listing
  *   admin.c    init, check, sweep
  *   put.c      an object on its way in: one request, or parts
- *   request.c  one request with its retries, libcurl on the loop
+ *   request.c  one request with its retries
+ *   driver.c   libcurl on the loop
  *   sign.c     signature version 4 (pure)
  *   xml.c      what the answers say (pure)
  */
@@ -64,6 +65,7 @@ struct s3_reply {
     struct slice body;                            /* borrowed, as all of it */
     char etag[S3_ETAG_MAX], server[64], code[64]; /* code: the error's, "NoSuchKey" */
     uint64_t size;                                /* of the whole object: Content-Range's, or Content-Length */
+    bool ranged;                                  /* it came with Content-Range */
     uint64_t clock_ms;                            /* Date */
 };
 /* rc: TR_OK for a status of 2xx, TR_NOT_FOUND for 404, TR_INVALID where it was refused for good. */
@@ -99,6 +101,14 @@ struct s3_media {
 
 enum tr_rc s3_start(struct s3_media *m, const struct s3_ask *ask, s3_done *done, void *ctx, struct tr_op **ret_op,
                     struct tr_err *err) TR_MUST_CHECK;
+/* Is the answer this element, whole?  TR_INVALID: something else stands there. */
+enum tr_rc s3_is(const struct s3_media *m, const struct s3_reply *reply, const char *tag,
+                 struct tr_err *err) TR_MUST_CHECK;
+void s3_complete(struct s3_request *r, CURLcode code); /* libcurl has ended its attempt */
+void s3_cancel_all(struct s3_media *m);
+
+/* ---- driver.c ---- */
+
 enum tr_rc s3_driver_start(struct s3_media *m, struct tr_err *err) TR_MUST_CHECK;
 void s3_driver_stop(struct s3_media *m); /* everything under way is called back with TR_CANCELLED */
 

@@ -19,6 +19,7 @@ struct simple {
         media_list_done *list;
     } done;
     void *ctx;
+    char name[MEDIA_NAME_MAX + 1]; /* of a read */
     uint64_t from;
     size_t len;
     uint32_t limit;
@@ -98,6 +99,27 @@ static enum tr_rc remove_it(struct media *m, const char *name, media_done *done,
 
 /* ---- reading ---- */
 
+/* How large it is, where a range behind its end was refused without saying so. */
+static void on_size(void *ctx, enum tr_rc rc, const struct s3_reply *reply, const struct tr_err *err)
+{
+    struct simple *s = ctx;
+
+    s->done.read(s->ctx, rc, (struct slice){0}, rc == TR_OK ? reply->size : 0, err);
+    free(s);
+}
+
+static void ask_size(struct simple *s)
+{
+    const struct s3_ask ask = {.method = "HEAD", .name = s->name, .hash = S3_EMPTY_HASH};
+    struct tr_err err = {0};
+    const enum tr_rc rc = s3_start(s->m, &ask, on_size, s, &s->request, &err);
+
+    if (rc != TR_OK) {
+        s->done.read(s->ctx, rc, (struct slice){0}, 0, &err);
+        free(s);
+    }
+}
+
 static void on_read(void *ctx, enum tr_rc rc, const struct s3_reply *reply, const struct tr_err *err)
 {
     struct simple *s = ctx;
@@ -108,8 +130,11 @@ static void on_read(void *ctx, enum tr_rc rc, const struct s3_reply *reply, cons
     if (rc == TR_OK && reply->status == 206) {
         data = reply->body;
         size = reply->size;
-    } else if (rc == TR_OK && reply->status == 416) {
+    } else if (rc == TR_OK && reply->status == 416 && reply->ranged) {
         size = reply->size; /* the range begins behind its end */
+    } else if (rc == TR_OK && reply->status == 416) {
+        ask_size(s);
+        return;
     } else if (rc == TR_OK && s->from == 0) {
         data = reply->body; /* the whole, where that is within the range */
         size = reply->size;
@@ -133,6 +158,7 @@ static enum tr_rc read_it(struct media *m, const char *name, uint64_t from, size
     if (s == NULL)
         return tr_fail(err, TR_NOMEM, "S3");
     s->done.read = done;
+    snprintf(s->name, sizeof s->name, "%s", name);
     s->from = from;
     s->len = len;
     return simple_start(s, &ask, on_read, ret_op, err);
@@ -150,6 +176,10 @@ static void on_listed(void *ctx, enum tr_rc rc, const struct s3_reply *reply, co
     struct slice entry;
     size_t at = 0, n = 0;
 
+    if (rc == TR_OK)
+        rc = s3_is(s->m, reply, "ListBucketResult", &own);
+    if (rc == TR_INVALID && own.rc == rc)
+        err = &own;
     if (rc == TR_OK) {
         names = calloc(s->limit, sizeof *names);
         list = calloc(s->limit, sizeof *list);

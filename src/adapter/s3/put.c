@@ -149,11 +149,15 @@ static void on_looked(void *ctx, enum tr_rc rc, const struct s3_reply *reply, co
 
     if (over(put))
         return;
-    if (rc == TR_OK && reply->size == put->size)
+    if (rc == TR_OK && reply->size == put->size) {
         put->finished = true;
-    else if (rc == TR_OK || rc == TR_NOT_FOUND)
+    } else if (rc == TR_OK || rc == TR_NOT_FOUND) {
         rc = tr_fail(&put->err, TR_TRANSIENT, "S3: the parts were not put together");
-    put_answer(put, rc, rc == TR_TRANSIENT ? NULL : err);
+    } else {
+        put->err = *err;
+        rc = rc == TR_TRANSIENT ? TR_UNCERTAIN : rc; /* they may have been */
+    }
+    put_answer(put, rc, NULL);
 }
 
 static void on_completed(void *ctx, enum tr_rc rc, const struct s3_reply *reply, const struct tr_err *err)
@@ -163,7 +167,7 @@ static void on_completed(void *ctx, enum tr_rc rc, const struct s3_reply *reply,
 
     if (over(put))
         return;
-    if (rc == TR_OK && reply->code[0] == '\0') {
+    if (rc == TR_OK && s3_is(put->m, reply, "CompleteMultipartUploadResult", &put->err) == TR_OK) {
         put->finished = true;
         put_answer(put, TR_OK, NULL);
     } else if (rc == TR_UNCERTAIN || rc == TR_NOT_FOUND || rc == TR_OK) { /* or an attempt before this one did it */
@@ -264,9 +268,12 @@ static void on_single(void *ctx, enum tr_rc rc, const struct s3_reply *reply, co
 {
     struct media_put *put = ctx;
 
-    (void)reply;
     if (over(put))
         return;
+    if (rc == TR_OK && reply->etag[0] == '\0') { /* S3 names what it has */
+        put_answer(put, tr_fail(&put->err, TR_INVALID, "S3: an object without a tag: is S3_ENDPOINT_URL right?"), NULL);
+        return;
+    }
     put->finished = rc == TR_OK;
     put_answer(put, rc, err);
 }

@@ -1,16 +1,15 @@
 /*
- * request - one request of S3, tried again while its time lasts; libcurl's multi interface on the loop.
+ * request - one request of S3, tried again while its time lasts; libcurl runs it (driver.c).
  *
  *   WAITING -> RUNNING   attempt        at once, or when the pause is over
- *   RUNNING -> WAITING   on_complete    no connection, or the server says "later": after 50 ms, doubling to 1 s, jittered
- *   RUNNING -> answered  on_complete
+ *   RUNNING -> WAITING   s3_complete    no connection, or the server says "later": after 50 ms, doubling to 1 s, jittered
+ *   RUNNING -> answered  s3_complete
  *   any     -> answered  on_deadline, request_cancel
  */
 #include "adapter/s3/impl.h"
 
 #include "base/metrics.h"
 
-#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,9 +18,8 @@
 #define PAUSE_FIRST_MS 50
 #define PAUSE_MAX_MS 1000
 #define CONNECT_MS 5000L
-#define CONNECTIONS_MAX 64L
 
-static struct metric reconnections = METRIC(METRIC_COUNTER, "troupe_reconnections_total", "service=\"s3\"",
+static struct metric reconnections = METRIC(METRIC_COUNTER, "troupe_reconnections_total", "service=\"media\"",
                                             "Connections found again after they were lost.");
 
 struct s3_request {
@@ -38,11 +36,12 @@ struct s3_request {
     char hash[65];
     uint64_t from;
     size_t len, limit;
-    bool write, once, ranged;
+    bool write, once;
     bool sent;      /* an attempt may have reached the server */
     bool cancelled; /* the call is on its way */
     bool too_long;
     unsigned tries;
+    uint64_t failing_ms; /* since when; 0: it has not failed yet */
     s3_done *done;
     void *ctx;
     struct buf in;
@@ -51,93 +50,7 @@ struct s3_request {
     char curl_err[CURL_ERROR_SIZE];
 };
 
-/* What polls a socket for curl. */
-struct poll {
-    uv_poll_t handle; /* first; data: the media, NULL: closing */
-    curl_socket_t fd;
-};
-
-static void check_done(struct s3_media *m);
 static enum tr_rc attempt(struct s3_request *r);
-
-/* ---- libcurl on the loop ---- */
-
-static void on_poll(uv_poll_t *handle, int status, int events)
-{
-    struct poll *p = (struct poll *)handle;
-    struct s3_media *m = handle->data;
-    int flags = 0, running;
-
-    if (m == NULL)
-        return;
-    if (status < 0)
-        flags = CURL_CSELECT_ERR;
-    if ((events & UV_READABLE) != 0)
-        flags |= CURL_CSELECT_IN;
-    if ((events & UV_WRITABLE) != 0)
-        flags |= CURL_CSELECT_OUT;
-    (void)curl_multi_socket_action(m->multi, p->fd, flags, &running);
-    check_done(m);
-}
-
-static void on_poll_closed(uv_handle_t *handle)
-{
-    free(handle);
-}
-
-static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *socket_ctx)
-{
-    struct s3_media *m = ctx;
-    struct poll *p = socket_ctx;
-
-    (void)easy;
-    if (what == CURL_POLL_REMOVE) {
-        if (p != NULL) {
-            curl_multi_assign(m->multi, fd, NULL);
-            p->handle.data = NULL;
-            uv_poll_stop(&p->handle);
-            uv_close((uv_handle_t *)&p->handle, on_poll_closed);
-        }
-        return 0;
-    }
-    if (p == NULL) {
-        p = calloc(1, sizeof *p);
-        if (p == NULL || uv_poll_init_socket(loop_uv(m->loop), &p->handle, fd) != 0) {
-            free(p);
-            return -1;
-        }
-        p->fd = fd;
-        p->handle.data = m;
-        curl_multi_assign(m->multi, fd, p);
-    }
-    uv_poll_start(&p->handle,
-                  ((what & CURL_POLL_IN) != 0 ? UV_READABLE : 0) | ((what & CURL_POLL_OUT) != 0 ? UV_WRITABLE : 0),
-                  on_poll);
-    return 0;
-}
-
-static void on_uv_timer(uv_timer_t *timer)
-{
-    struct s3_media *m = timer->data;
-    int running;
-
-    (void)curl_multi_socket_action(m->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-    check_done(m);
-}
-
-static int on_timer(CURLM *multi, long ms, void *ctx)
-{
-    struct s3_media *m = ctx;
-
-    (void)multi;
-    if (m->timer == NULL)
-        return 0;
-    if (ms < 0)
-        uv_timer_stop(m->timer);
-    else
-        uv_timer_start(m->timer, on_uv_timer, (uint64_t)ms, 0); /* 0: in the loop's next round, not from here */
-    return 0;
-}
 
 /* ---- an answer ---- */
 
@@ -188,9 +101,9 @@ static size_t on_header(char *line, size_t size, size_t n, void *ctx)
 
         if (slash != NULL && slash[1] >= '0' && slash[1] <= '9') {
             r->reply.size = strtoull(slash + 1, NULL, 10);
-            r->ranged = true;
+            r->reply.ranged = true;
         }
-    } else if (header_is(line, len, "content-length", text, sizeof text) && !r->ranged) {
+    } else if (header_is(line, len, "content-length", text, sizeof text) && !r->reply.ranged) {
         r->reply.size = strtoull(text, NULL, 10);
     } else if (header_is(line, len, "date", text, sizeof text)) {
         const time_t t = curl_getdate(text, NULL);
@@ -295,6 +208,7 @@ static void on_pause(void *ctx)
 /* Later, if there is time. */
 static void again(struct s3_request *r)
 {
+    const uint64_t now = loop_now_ms(r->m->loop);
     uint64_t pause = (uint64_t)PAUSE_FIRST_MS << (r->tries < 5 ? r->tries : 5);
 
     r->m->down = true;
@@ -303,7 +217,10 @@ static void again(struct s3_request *r)
     pause = pause / 2 + randombytes_uniform((uint32_t)pause / 2 + 1);
     r->tries++;
     drop_easy(r);
-    if (r->once)
+    if (r->failing_ms == 0)
+        r->failing_ms = now;
+    /* what has long to be sent is still not tried for long where nobody is there */
+    if (r->once || now - r->failing_ms >= S3_TIMEOUT_MS)
         answer(r, r->write && r->sent ? TR_UNCERTAIN : TR_TRANSIENT);
     else if (timer_start(r->m->loop, pause, 0, on_pause, r, &r->pause) != TR_OK)
         answer(r, TR_NOMEM);
@@ -317,6 +234,7 @@ static const struct {
     {"AccessDenied", "access is denied: give this access key the right to read, write, list and delete in the bucket"},
     {"RequestTimeTooSkewed", "its clock and this machine's are too far apart: set both by NTP"},
     {"AuthorizationHeaderMalformed", "the region is wrong: set S3_REGION"},
+    {"BucketAlreadyExists", "the bucket is somebody else's: name another in TROUPE_MEDIA"},
     {"PermanentRedirect", "the bucket is in another region: set S3_REGION and S3_ENDPOINT_URL"},
 };
 
@@ -367,7 +285,7 @@ static void on_answer(struct s3_request *r)
     answer(r, rc);
 }
 
-static void on_complete(struct s3_request *r, CURLcode code)
+void s3_complete(struct s3_request *r, CURLcode code)
 {
     long status = 0;
 
@@ -390,20 +308,6 @@ static void on_complete(struct s3_request *r, CURLcode code)
     tr_fail(&r->err, TR_TRANSIENT, "S3 at %.80s is not reached: %.120s; is it running, is S3_ENDPOINT_URL right?",
             r->m->host, r->curl_err[0] != '\0' ? r->curl_err : curl_easy_strerror(code));
     again(r);
-}
-
-static void check_done(struct s3_media *m)
-{
-    const CURLMsg *msg;
-    int left;
-
-    while ((msg = curl_multi_info_read(m->multi, &left)) != NULL) {
-        struct s3_request *r = NULL;
-        const CURLcode code = msg->data.result;
-
-        if (msg->msg == CURLMSG_DONE && curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&r) == CURLE_OK)
-            on_complete(r, code);
-    }
 }
 
 /* ---- an attempt ---- */
@@ -461,7 +365,6 @@ static enum tr_rc attempt(struct s3_request *r)
         return tr_fail(&r->err, TR_NOMEM, "S3");
     buf_clear(&r->in);
     r->reply = (struct s3_reply){0};
-    r->ranged = false;
     r->curl_err[0] = '\0';
     if (!sign(r)) {
         curl_easy_cleanup(e);
@@ -565,47 +468,18 @@ enum tr_rc s3_start(struct s3_media *m, const struct s3_ask *ask, s3_done *done,
     return TR_OK;
 }
 
-/* ---- the driver ---- */
-
-enum tr_rc s3_driver_start(struct s3_media *m, struct tr_err *err)
+enum tr_rc s3_is(const struct s3_media *m, const struct s3_reply *reply, const char *tag, struct tr_err *err)
 {
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-        return tr_fail(err, TR_NOMEM, "libcurl");
-    m->multi = curl_multi_init();
-    m->timer = calloc(1, sizeof *m->timer);
-    if (m->multi == NULL || m->timer == NULL || uv_timer_init(loop_uv(m->loop), m->timer) != 0) {
-        free(m->timer);
-        m->timer = NULL;
-        return tr_fail(err, TR_NOMEM, "libcurl");
-    }
-    m->timer->data = m;
-    curl_multi_setopt(m->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
-    curl_multi_setopt(m->multi, CURLMOPT_SOCKETDATA, m);
-    curl_multi_setopt(m->multi, CURLMOPT_TIMERFUNCTION, on_timer);
-    curl_multi_setopt(m->multi, CURLMOPT_TIMERDATA, m);
-    curl_multi_setopt(m->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, CONNECTIONS_MAX);
-    return TR_OK;
+    struct slice text;
+    size_t at = 0;
+
+    if (s3_xml_next(reply->body, tag, &at, &text))
+        return TR_OK;
+    return tr_fail(err, TR_INVALID, "what answers at %.80s is not S3: is S3_ENDPOINT_URL right?", m->host);
 }
 
-static void on_timer_closed(uv_handle_t *handle)
+void s3_cancel_all(struct s3_media *m)
 {
-    free(handle);
-}
-
-void s3_driver_stop(struct s3_media *m)
-{
-    m->closing = true;
     for (struct s3_request *r = m->requests; r != NULL; r = r->next)
         request_cancel(&r->op);
-    loop_drain(m->loop);
-    assert(m->requests == NULL);
-    if (m->timer != NULL) {
-        uv_timer_stop(m->timer);
-        uv_close((uv_handle_t *)m->timer, on_timer_closed);
-        m->timer = NULL;
-    }
-    if (m->multi != NULL)
-        curl_multi_cleanup(m->multi);
-    m->multi = NULL;
-    curl_global_cleanup();
 }

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/metrics.h"
+#include "port/media.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,11 +16,12 @@
 
 #define TICK_MS 500
 #define UP_EVERY_MS 5000
+#define MEDIA_UP_EVERY_MS 15000 /* an S3 may charge for each question */
 #define DOWN_EVERY_MS 1000
 #define SILENT_MS 3000 /* under way for so long: it does not answer */
 #define LENGTHS_EVERY_MS 5000
 
-enum store_id { BROKER, CATALOGUE, HISTORY, REGISTRY, STORES };
+enum store_id { BROKER, CATALOGUE, HISTORY, REGISTRY, MEDIA, STORES };
 enum state { UNKNOWN, UP, DOWN };
 
 struct ask {         /* outlives the watch until its answer */
@@ -52,13 +54,13 @@ struct watch {
     uint64_t round_ms;
 };
 
-static const char *const names[STORES] = {"broker", "catalogue", "history", "registry"};
-static const char *const store_keys[STORES] = {"TROUPE_BROKER", "TROUPE_CATALOGUE", "TROUPE_HISTORY",
-                                               "TROUPE_REGISTRY"};
+static const char *const names[STORES] = {"broker", "catalogue", "history", "registry", "media"};
+static const char *const store_keys[STORES] = {"TROUPE_BROKER", "TROUPE_CATALOGUE", "TROUPE_HISTORY", "TROUPE_REGISTRY",
+                                               "TROUPE_MEDIA"};
 
 #define STORE_UP(name) METRIC(METRIC_GAUGE, "troupe_store_up", "store=\"" name "\"", "1: the store answers.")
 static struct metric metric_up[STORES] = {STORE_UP("broker"), STORE_UP("catalogue"), STORE_UP("history"),
-                                          STORE_UP("registry")};
+                                          STORE_UP("registry"), STORE_UP("media")};
 static struct metric metric_notify =
     METRIC(METRIC_GAUGE, "troupe_queue_length", "queue=\"notify\"", "Messages that wait or are in hand.");
 
@@ -105,6 +107,8 @@ static enum tr_rc check(const struct role_env *e, enum store_id id, struct ask *
         return e->history->ops->check(e->history, on_checked, ask, &ask->op, err);
     case REGISTRY:
         return e->registry->ops->check(e->registry, on_checked, ask, &ask->op, err);
+    case MEDIA:
+        return e->media->ops->check(e->media, on_checked, ask, &ask->op, err);
     case STORES:
         break;
     }
@@ -187,13 +191,14 @@ static void on_tick(void *ctx)
 
     for (enum store_id id = 0; id < STORES; id++) {
         struct store *const s = &w->stores[id];
+        const uint64_t up_every = id == MEDIA ? MEDIA_UP_EVERY_MS : UP_EVERY_MS;
 
         if (!s->outside)
             continue;
         if (s->asking != NULL && now - s->asked_ms >= SILENT_MS)
             set_state(w, id, DOWN, "no answer within 3 seconds");
         else if (s->asking == NULL &&
-                 (s->asked_ms == 0 || now - s->asked_ms >= (s->state == UP ? UP_EVERY_MS : DOWN_EVERY_MS)))
+                 (s->asked_ms == 0 || now - s->asked_ms >= (s->state == UP ? up_every : DOWN_EVERY_MS)))
             ask_store(w, id, now);
     }
     if (w->lengths && w->round == NULL && (w->round_ms == 0 || now - w->round_ms >= LENGTHS_EVERY_MS))
@@ -221,6 +226,7 @@ enum tr_rc watch_start(const struct role_env *env, bool notify_lengths, struct w
     note(w, CATALOGUE, env->catalogue != NULL, env->catalogue != NULL && env->catalogue->ops->check != NULL);
     note(w, HISTORY, env->history != NULL, env->history != NULL && env->history->ops->check != NULL);
     note(w, REGISTRY, env->registry != NULL, env->registry != NULL && env->registry->ops->check != NULL);
+    note(w, MEDIA, env->media != NULL, env->media != NULL && env->media->ops->check != NULL);
     if (timer_start(env->loop, 0, TICK_MS, on_tick, w, &w->tick) != TR_OK) {
         free(w);
         return tr_fail(err, TR_NOMEM, "watch");
@@ -262,7 +268,7 @@ bool watch_reached(const struct watch *w, bool causes, const char **ret_key, str
         if (causes)
             buf_printf(why, " (%s)", s->state == UNKNOWN ? "not asked yet" : s->cause);
         all = false;
-        if (id == REGISTRY)
+        if (id == REGISTRY || id == MEDIA)
             continue;
         if (reached)
             *ret_key = store_keys[id];

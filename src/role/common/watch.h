@@ -17,7 +17,8 @@ void watch_free(struct watch *w); /* before the stores are closed; NULL is fine 
 
 /*
  * True: every store that a role can't do without has answered when it was asked last; the registry is none of them
- * (contract 3.7: messages are accepted without it, and a balancer must not be left with no gateway at all).
+ * (contract 3.7: messages are accepted without it, and a balancer must not be left with no gateway at all), nor are the
+ * media (chats go on without pictures).
  * False: *ret_key is the key of the first that has not ("TROUPE_BROKER").
  * Either way `why` says which have not: by name alone ("broker, registry"), or with causes, which name hosts and so are
  * for those who run this, not for clients.

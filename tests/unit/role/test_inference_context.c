@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "base/log.h"
+#include "domain/message.h"
 #include "tests/unit/role/inference_house.h"
 
 static void edit_text(struct house *h, const struct envelope *work, const char *text)
@@ -79,6 +80,52 @@ static void test_edit_while_generating(void **state)
     say(&h, "three", &three);
     assert_string_equal(prompts, "< Hello.\n> uno\n< Ada heard: one\n> two\n< Ada heard: two\n> three\n");
     house_close(&h);
+}
+
+/* A message with media as it rests; no byte of it is 0, as the fixture takes texts. */
+static const char *with_media(const char *text, enum media_type first, enum media_type second)
+{
+    static char bytes[256];
+    struct message_media list[2] = {{.type = (uint8_t)first}, {.type = (uint8_t)second}};
+    struct message m = {.text = text, .len = strlen(text), .media = list, .media_n = second != MEDIA_NONE ? 2 : 1};
+    struct buf out = {0};
+
+    memset(m.ref, 0x22, sizeof m.ref);
+    memset(&list[0].id, 0x11, sizeof list[0].id);
+    memset(&list[1].id, 0x12, sizeof list[1].id);
+    assert_int_equal(message_encode(&m, &out), TR_OK);
+    assert_int_equal(strlen(buf_str(&out)), out.len);
+    snprintf(bytes, sizeof bytes, "%s", buf_str(&out));
+    buf_release(&out);
+    return bytes;
+}
+
+/* That there are media is told in the turn itself, in the ones after it, after an edit, and when it is written again. */
+static void test_media_told(void **state)
+{
+    struct house h;
+    struct envelope one, two, three;
+
+    (void)state;
+    house_open(&h, "", NULL);
+    say(&h, with_media("look", MEDIA_PNG, MEDIA_MP3), &one);
+    assert_string_equal(prompts, "< Hello.\n> [The user attached an image and an audio file.]\nlook\n");
+    say(&h, with_media("", MEDIA_MP4, MEDIA_NONE), &two);
+    assert_non_null(strstr(prompts,
+                           "> [The user attached an image and an audio file.]\nlook\n< Ada heard: look\n> [The "
+                           "user attached a video.]\n"));
+    edit_text(&h, &one, with_media("see", MEDIA_PNG, MEDIA_MP3));
+    say(&h, "three", &three);
+    assert_string_equal(prompts,
+                        "< Hello.\n> [The user attached an image and an audio file.]\nsee\n< Ada heard: look\n"
+                        "> [The user attached a video.]\n< Ada heard: [The user attached a video.]\n> three\n");
+    append_event(&h.f, &one.turn, TURN_EVENT_REGENERATE, 1, 0);
+    one.variant = 1;
+    publish(&h.f, WORKER_QUEUE, &one, false);
+    await_seen(&h.f, ENVELOPE_REPLY, &one.turn, 2);
+    assert_string_equal(prompts, "< Hello.\n> [The user attached an image and an audio file.]\nsee\n");
+    house_close(&h);
+    assert_null(strstr(prompts, "\x11"));
 }
 
 struct wait_context {
@@ -173,9 +220,8 @@ static void test_notes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_context),
-        cmocka_unit_test(test_edit_while_generating),
-        cmocka_unit_test(test_context_bounds),
+        cmocka_unit_test(test_context),    cmocka_unit_test(test_edit_while_generating),
+        cmocka_unit_test(test_media_told), cmocka_unit_test(test_context_bounds),
         cmocka_unit_test(test_notes),
     };
 
