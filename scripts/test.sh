@@ -81,7 +81,7 @@ for stage in "${stages[@]}"; do
             env "TROUPE_TEST_REAL=TROUPE_TEST_AMQP TROUPE_TEST_REDIS TROUPE_TEST_PG TROUPE_TEST_CASSANDRA TROUPE_TEST_S3" \
             meson test -C build-asan --no-rebuild --print-errorlogs --num-processes 1 --timeout-multiplier 2 \
             contract-queue contract-broker contract-registry contract-redis contract-catalogue contract-history contract-postgres \
-            contract-media contract-s3
+            contract-media contract-s3 contract-cassandra
         ;;
     race) # not among the default stages: the race detector on the adapters that have threads; after `tsan`
         tally "contract on real servers (clang, TSan)" "$python" tests/lib/servers.py rabbitmq redis postgres=2 cassandra -- \
