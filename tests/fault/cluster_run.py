@@ -155,7 +155,7 @@ async def run(args, servers, cluster, rng, sort=None):
             await asyncio.sleep(rng.uniform(1, 4))
             await hand.heal()
             await asyncio.sleep(3)  # a quorum needs the other two: they must have met again before the next is killed
-        if (n + 1) % 5 == 0 or took > 15 or args.three:
+        if (n + 1) % 5 == 0 or took > 3 or args.three:
             print("  %d faults, %d turns accepted, %.0f s; last: %s (%s), recovered in %.2f s"
                   % (n + 1, accepted(), time.monotonic() - start, name, what, took), flush=True)
         for c in chatters:
