@@ -342,10 +342,10 @@ static void postgres_catalogue_free(struct postgres_catalogue *c)
     if (c == NULL)
         return;
     c->closing = true;
-    pg_cancel_all(c);
+    pending_cancel_all(&c->ops);
     for (size_t i = 0; i < c->url.hosts; i++)
         pg_link_close(&c->link[i]);
-    assert(c->oldest == NULL);
+    assert(c->ops.oldest == NULL);
     timer_stop(c->tick);
     loop_drain(c->loop); /* a call for cancelled ones may be on its way */
     url_release(&c->url);
@@ -383,6 +383,7 @@ enum tr_rc postgres_catalogue_open(struct loop *loop, const char *url, struct ca
         return tr_fail(err, TR_NOMEM, "postgres catalogue");
     c->base.ops = &postgres_catalogue_ops;
     c->loop = loop;
+    c->ops = (struct pending_list){.loop = loop, .give_up = pg_give_up};
     c->line_end = &c->line;
     rc = url_parse(url, PORT, &c->url, err);
     if (rc == TR_OK && (strcmp(c->url.scheme, "postgresql") != 0 || c->url.hosts == 0))

@@ -9,6 +9,7 @@
 #define ADAPTER_POSTGRES_IMPL_H
 
 #include "adapter/postgres/catalogue.h"
+#include "base/pending.h"
 #include "base/resolve.h"
 #include "base/url.h"
 
@@ -37,16 +38,14 @@ typedef enum tr_rc pg_read(struct pg_op *op, const PGresult *rows, struct tr_err
 typedef void pg_call(struct pg_op *op, enum tr_rc rc, const PGresult *rows, const struct tr_err *err);
 
 struct pg_op {
-    struct tr_op op; /* first: the caller's handle */
+    struct pending base; /* first */
     struct postgres_catalogue *c;
-    struct pg_op *older, *younger; /* all that are not answered, by deadline */
-    struct pg_op *next;            /* in the line, or in flight on a link */
-    bool in_line, sent, answered, cancelled, write;
+    struct pg_op *next; /* in the line, or in flight on a link */
+    bool in_line, sent, answered, write;
     unsigned syncs; /* still to come */
     bool asks_lsn;
     bool stale_checked, behind; /* on a replica: its first row says whether it is up to date */
     unsigned tries;
-    uint64_t deadline_ms;
     enum pg_want want;
     const char *sql;
     int n; /* parameters; owned, in `args` */
@@ -97,12 +96,10 @@ struct postgres_catalogue {
     struct catalogue base;
     struct loop *loop;
     struct url url;
-    struct pg_op *oldest, *youngest; /* not answered */
-    size_t ops_n;
+    struct pending_list ops;        /* not answered */
     struct pg_op *line, **line_end; /* waiting for a fitting link */
     struct loop_timer *tick;
-    struct loop_call cancels;
-    bool cancels_posted, closing, pumping;
+    bool closing, pumping;
     uint64_t lsn; /* of this process's newest write */
     size_t turn;  /* whose turn it is among the replicas */
     struct pg_link link[URL_HOSTS_MAX];
@@ -125,7 +122,7 @@ void pg_op_free(struct pg_op *op);
 void pg_again(struct pg_op *op);
 /* Send what a link can take now; answer checks that can be answered. */
 void pg_pump(struct postgres_catalogue *c);
-void pg_cancel_all(struct postgres_catalogue *c);
+void pg_give_up(struct pending *p, bool cancelled); /* struct pending_list's */
 void pg_on_tick(void *ctx);
 
 /* ---- link.c ---- */

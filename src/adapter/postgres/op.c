@@ -43,17 +43,7 @@ static void line_add(struct pg_op *op)
 
 void pg_answer(struct pg_op *op, enum tr_rc rc, const struct tr_err *err)
 {
-    struct postgres_catalogue *const c = op->c;
-
-    if (op->older != NULL)
-        op->older->younger = op->younger;
-    else
-        c->oldest = op->younger;
-    if (op->younger != NULL)
-        op->younger->older = op->older;
-    else
-        c->youngest = op->older;
-    c->ops_n--;
+    pending_end(&op->base);
     line_drop(op);
     op->answered = true;
     op->call(op, rc, op->rows, rc == TR_OK ? NULL : err);
@@ -83,8 +73,9 @@ static void why_not(const struct postgres_catalogue *c, enum tr_rc rc, struct tr
     tr_fail(err, rc, "PostgreSQL: none of the %zu hosts is a primary that can be reached", c->url.hosts);
 }
 
-static void give_up(struct pg_op *op, bool cancelled)
+void pg_give_up(struct pending *p, bool cancelled)
 {
+    struct pg_op *const op = (struct pg_op *)p;
     struct tr_err err = {0};
     const enum tr_rc rc = cancelled ? TR_CANCELLED : op->write && op->sent ? TR_UNCERTAIN : TR_TRANSIENT;
 
@@ -97,50 +88,12 @@ static void give_up(struct pg_op *op, bool cancelled)
     pg_answer(op, rc, &err);
 }
 
-static void on_cancels(struct loop_call *call)
-{
-    struct postgres_catalogue *const c =
-        (struct postgres_catalogue *)((char *)call - offsetof(struct postgres_catalogue, cancels));
-    struct pg_op *op = c->oldest;
-
-    c->cancels_posted = false;
-    while (op != NULL) {
-        struct pg_op *const one = op;
-
-        op = op->younger;
-        if (one->cancelled) {
-            give_up(one, true);
-            op = c->oldest; /* a callback may start and cancel others */
-        }
-    }
-}
-
-static void op_cancel(struct tr_op *handle)
-{
-    struct pg_op *const op = (struct pg_op *)handle;
-    struct postgres_catalogue *const c = op->c;
-
-    op->cancelled = true;
-    if (c->cancels_posted)
-        return;
-    c->cancels_posted = true;
-    c->cancels.fn = on_cancels;
-    loop_defer(c->loop, &c->cancels);
-}
-
-void pg_cancel_all(struct postgres_catalogue *c)
-{
-    while (c->oldest != NULL)
-        give_up(c->oldest, true);
-}
-
 void pg_on_tick(void *ctx)
 {
     struct postgres_catalogue *const c = ctx;
     const uint64_t now = loop_now_ms(c->loop);
 
-    while (c->oldest != NULL && c->oldest->deadline_ms <= now)
-        give_up(c->oldest, false);
+    pending_expire(&c->ops);
     for (size_t i = 0; i < c->url.hosts; i++)
         pg_link_tick(&c->link[i], now);
     pg_pump(c);
@@ -153,12 +106,11 @@ enum tr_rc pg_op_new(struct postgres_catalogue *c, enum pg_want want, bool write
 
     if (c->closing)
         return tr_fail(err, TR_CANCELLED, "catalogue: closing");
-    if (c->ops_n >= PG_OPS_MAX)
+    if (c->ops.n >= PG_OPS_MAX)
         return tr_fail(err, TR_BUSY, "catalogue: %d operations are under way", PG_OPS_MAX);
     op = calloc(1, sizeof *op);
     if (op == NULL)
         return tr_fail(err, TR_NOMEM, "catalogue: operation");
-    op->op.cancel = op_cancel;
     op->c = c;
     op->want = want;
     op->write = write;
@@ -202,17 +154,10 @@ enum tr_rc pg_start(struct pg_op *op, struct tr_op **ret_op, struct tr_err *err)
         op->values[i] = at;
         at += op->lengths[i] + 1;
     }
-    op->deadline_ms = loop_now_ms(c->loop) + PG_TIMEOUT_MS;
-    op->older = c->youngest;
-    if (c->youngest != NULL)
-        c->youngest->younger = op;
-    else
-        c->oldest = op;
-    c->youngest = op;
-    c->ops_n++;
+    pending_add(&c->ops, &op->base, PG_TIMEOUT_MS);
     line_add(op);
     if (ret_op != NULL)
-        *ret_op = &op->op;
+        *ret_op = &op->base.op;
     if (op->want != PG_CHECK) /* that one may be answered at once, which must not be now */
         pg_pump(c);
     return TR_OK;

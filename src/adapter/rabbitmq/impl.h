@@ -11,6 +11,7 @@
 #define ADAPTER_RABBITMQ_IMPL_H
 
 #include "adapter/rabbitmq/queue.h"
+#include "base/pending.h"
 #include "base/url.h"
 
 #include <amqp.h>
@@ -39,21 +40,20 @@ enum rmq_stage { RMQ_QUEUED, RMQ_SENT, RMQ_GIVEN_UP };
 
 /* One command to the thread, and what became of it. */
 struct rmq_op {
-    struct tr_op op; /* first: the caller's handle */
+    struct pending base; /* first; of those that are waited for */
     struct rabbitmq_queue *q;
     enum rmq_kind kind;
     struct rmq_op *next; /* in the inbox, the thread's line, the outbox */
     /* the loop's */
-    struct rmq_op *younger, *older; /* all that somebody waits for, by deadline */
     union {
         queue_done *plain;
         queue_length_done *length;
         service_checked *check;
     } done;
     void *ctx;
-    bool waited, answered, cancelled;
-    bool loose;           /* a publish that nobody waits for: counted in q->loose */
-    uint64_t deadline_ms; /* loose ones too: not sent by then, it is dropped */
+    bool waited, answered;
+    bool loose;       /* a publish that nobody waits for: counted in q->loose */
+    uint64_t late_ms; /* of a loose one, by the monotonic clock: not sent by then, it is dropped */
     atomic_int stage;
     /* what to do: */
     char name[QUEUE_NAME_MAX + 1];
@@ -129,16 +129,14 @@ struct rabbitmq_queue {
     uint64_t timeout_ms;
     int heartbeat_s;
     /* the loop's */
-    struct rmq_op *oldest, *youngest;
-    size_t ops_n;
+    struct pending_list ops;
     struct queue_consumer *consumers;
     struct queue_delivery *in_hand; /* with the roles, unsettled */
     uint32_t last_consumer;
     struct loop_timer *tick; /* deadlines */
     struct loop_timer *hold; /* held deliveries */
     uint64_t hold_due_ms;    /* 0: it does not run */
-    struct loop_call cancels;
-    bool cancels_posted, closing;
+    bool closing;
     uint64_t epoch; /* of the newest connection that the loop knows of */
 
     /* between the threads, under the lock */

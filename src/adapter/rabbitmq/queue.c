@@ -49,24 +49,9 @@ static void submit(struct rabbitmq_queue *q, struct rmq_op *op)
         wake(q);
 }
 
-static void op_unlink(struct rmq_op *op)
-{
-    struct rabbitmq_queue *const q = op->q;
-
-    if (op->older != NULL)
-        op->older->younger = op->younger;
-    else
-        q->oldest = op->younger;
-    if (op->younger != NULL)
-        op->younger->older = op->older;
-    else
-        q->youngest = op->older;
-    q->ops_n--;
-}
-
 static void op_answer(struct rmq_op *op, enum tr_rc rc, const struct tr_err *err)
 {
-    op_unlink(op);
+    pending_end(&op->base);
     op->answered = true;
     if (op->kind == RMQ_LENGTH)
         op->done.length(op->ctx, rc, rc == TR_OK ? op->length : 0, rc == TR_OK ? NULL : err);
@@ -76,8 +61,9 @@ static void op_answer(struct rmq_op *op, enum tr_rc rc, const struct tr_err *err
         op->done.plain(op->ctx, rc, rc == TR_OK ? NULL : err);
 }
 
-static void answer_given_up(struct rmq_op *op, bool cancelled)
+static void give_up(struct pending *p, bool cancelled)
 {
+    struct rmq_op *const op = (struct rmq_op *)p;
     int queued = RMQ_QUEUED;
     const bool unsent = atomic_compare_exchange_strong(&op->stage, &queued, RMQ_GIVEN_UP);
     const bool write = op->kind == RMQ_PUBLISH || op->kind == RMQ_DECLARE || op->kind == RMQ_REMOVE;
@@ -93,43 +79,11 @@ static void answer_given_up(struct rmq_op *op, bool cancelled)
     op_answer(op, rc, &err);
 }
 
-static void on_cancels(struct loop_call *call)
-{
-    struct rabbitmq_queue *const q = (struct rabbitmq_queue *)((char *)call - offsetof(struct rabbitmq_queue, cancels));
-    struct rmq_op *op = q->oldest;
-
-    q->cancels_posted = false;
-    while (op != NULL) { /* a callback may start and cancel others: look from the start again */
-        struct rmq_op *const one = op;
-
-        op = op->younger;
-        if (one->cancelled) {
-            answer_given_up(one, true);
-            op = q->oldest;
-        }
-    }
-}
-
-static void op_cancel(struct tr_op *handle)
-{
-    struct rmq_op *const op = (struct rmq_op *)handle;
-    struct rabbitmq_queue *const q = op->q;
-
-    op->cancelled = true;
-    if (q->cancels_posted)
-        return;
-    q->cancels_posted = true;
-    q->cancels.fn = on_cancels;
-    loop_defer(q->loop, &q->cancels);
-}
-
 static void on_tick(void *ctx)
 {
     struct rabbitmq_queue *const q = ctx;
-    const uint64_t now = loop_now_ms(q->loop);
 
-    while (q->oldest != NULL && q->oldest->deadline_ms <= now)
-        answer_given_up(q->oldest, false);
+    pending_expire(&q->ops);
 }
 
 /* A new operation; with `waited` it is in the list of those that somebody waits for. */
@@ -143,12 +97,11 @@ enum tr_rc rmq_op_new(struct rabbitmq_queue *q, enum rmq_kind kind, const char *
         return tr_fail(err, TR_CANCELLED, "broker: closing");
     if (len > QUEUE_NAME_MAX)
         return tr_fail(err, TR_INVALID, "a queue's name has 1 to %d bytes, not %zu", QUEUE_NAME_MAX, len);
-    if (waited && q->ops_n >= RMQ_OPS_MAX)
+    if (waited && q->ops.n >= RMQ_OPS_MAX)
         return tr_fail(err, TR_BUSY, "broker: %d operations are under way", RMQ_OPS_MAX);
     op = calloc(1, sizeof *op);
     if (op == NULL)
         return tr_fail(err, TR_NOMEM, "broker: operation");
-    op->op.cancel = op_cancel;
     op->q = q;
     op->kind = kind;
     op->waited = waited;
@@ -162,18 +115,10 @@ void rmq_op_start(struct rmq_op *op, void *ctx, struct tr_op **ret_op)
     struct rabbitmq_queue *const q = op->q;
 
     op->ctx = ctx;
-    if (op->waited) {
-        op->deadline_ms = loop_now_ms(q->loop) + q->timeout_ms;
-        op->older = q->youngest;
-        if (q->youngest != NULL)
-            q->youngest->younger = op;
-        else
-            q->oldest = op;
-        q->youngest = op;
-        q->ops_n++;
-    }
+    if (op->waited)
+        pending_add(&q->ops, &op->base, q->timeout_ms);
     if (ret_op != NULL)
-        *ret_op = op->waited ? &op->op : NULL;
+        *ret_op = op->waited ? &op->base.op : NULL;
     submit(q, op);
 }
 
@@ -219,7 +164,7 @@ static enum tr_rc queue_publish(struct queue *base, const struct queue_message *
     if (done == NULL) {
         op->loose = true;
         atomic_fetch_add(&self(base)->loose, 1);
-        op->deadline_ms = mono_ns() / 1000000 + self(base)->timeout_ms;
+        op->late_ms = mono_ns() / 1000000 + self(base)->timeout_ms;
     }
     op->done.plain = done;
     op->transient = msg->transient;
@@ -368,11 +313,8 @@ static void rabbitmq_queue_free(struct rabbitmq_queue *q)
     if (q->thread_runs)
         stop_thread(q);
     q->closing = true;
-    for (struct rmq_op *op = q->oldest; op != NULL; op = op->younger)
-        op->cancelled = true; /* whatever the thread brought: the caller is told that we close */
-    while (q->oldest != NULL)
-        answer_given_up(q->oldest, true);
-    if (q->out_posted || q->cancels_posted)
+    pending_cancel_all(&q->ops); /* whatever the thread brought: the callers are told that we close */
+    if (q->out_posted || q->ops.cancels_posted)
         loop_drain(q->loop);
     rmq_release_deliveries(q);
     timer_stop(q->tick);
@@ -439,6 +381,7 @@ enum tr_rc rabbitmq_queue_open(struct loop *loop, const char *url, const struct 
     opt = opt != NULL ? opt : &none;
     q->base.ops = &rabbitmq_queue_ops;
     q->loop = loop;
+    q->ops = (struct pending_list){.loop = loop, .give_up = give_up};
     q->wake_fd = -1;
     q->socket_fd = -1;
     atomic_init(&q->loose, 0);

@@ -328,7 +328,7 @@ static void sweep_line(struct rabbitmq_queue *q)
         struct rmq_op *const op = *at;
         const bool gone = atomic_load(&op->stage) == RMQ_GIVEN_UP;
         const bool told = op->kind == RMQ_CHECK && q->trouble.rc != TR_OK;
-        const bool late = op->loose && op->deadline_ms <= mono_ns() / 1000000;
+        const bool late = op->loose && op->late_ms <= mono_ns() / 1000000;
         const bool here = op->kind == RMQ_CONSUME || op->kind == RMQ_CANCEL || op->kind == RMQ_ACK ||
                           op->kind == RMQ_REQUEUE || op->tag != 0;
 

@@ -11,6 +11,7 @@
 #define ADAPTER_REDIS_IMPL_H
 
 #include "adapter/redis/registry.h"
+#include "base/pending.h"
 #include "base/url.h"
 
 #include <hiredis/async.h>
@@ -45,13 +46,11 @@ typedef enum tr_rc rr_read(struct rr_op *op, const redisReply *reply, struct tr_
 typedef void rr_call(struct rr_op *op, enum tr_rc rc, const struct tr_err *err);
 
 struct rr_op {
-    struct tr_op op; /* first: the caller's handle */
+    struct pending base; /* first */
     struct redis_registry *r;
-    struct rr_op *older, *younger;       /* all that are not answered, by deadline */
     struct rr_op *next_line, *prev_line; /* not sent yet */
-    bool in_line, sent, answered, cancelled, write;
-    bool whole; /* sent with its whole script: once */
-    uint64_t deadline_ms;
+    bool in_line, sent, answered, write;
+    bool whole;            /* sent with its whole script: once */
     enum rr_script script; /* RR_SCRIPTS: a plain command */
     int argc;
     char *argv[RR_ARGS_MAX]; /* owned, in `args`; of a script: from its number of keys on */
@@ -88,13 +87,11 @@ struct redis_registry {
     struct url url;
     char prefix[64];
     unsigned db;
-    struct rr_op *oldest, *youngest; /* not answered */
-    size_t ops_n;
-    size_t awaited; /* sent, whose reply is still to come; those that nobody waits for any more among them */
+    struct pending_list ops; /* not answered */
+    size_t awaited;          /* sent, whose reply is still to come; those that nobody waits for any more among them */
     struct rr_op *line, *line_last; /* waiting for the connection */
     struct loop_timer *tick;        /* deadlines, and trying again */
-    struct loop_call cancels;
-    bool cancels_posted, closing;
+    bool closing;
 
     enum rr_link link;
     redisAsyncContext *ac;
@@ -120,7 +117,8 @@ void rr_fail_checks(struct redis_registry *r); /* those who ask how the link is 
 void rr_op_free(struct rr_op *op);
 void rr_answer(struct rr_op *op, enum tr_rc rc, const struct tr_err *err);
 void rr_on_reply(redisAsyncContext *ac, void *reply, void *op);
-void rr_cancel_all(struct redis_registry *r); /* at close */
+/* struct pending_list's */
+void rr_give_up(struct pending *p, bool cancelled);
 void rr_on_tick(void *ctx);
 
 /* ---- link.c ---- */

@@ -37,17 +37,7 @@ void rr_op_free(struct rr_op *op)
 /* The one place where callbacks are called.  An operation without a reply to come is freed here. */
 void rr_answer(struct rr_op *op, enum tr_rc rc, const struct tr_err *err)
 {
-    struct redis_registry *const r = op->r;
-
-    if (op->older != NULL)
-        op->older->younger = op->younger;
-    else
-        r->oldest = op->younger;
-    if (op->younger != NULL)
-        op->younger->older = op->older;
-    else
-        r->youngest = op->older;
-    r->ops_n--;
+    pending_end(&op->base);
     line_drop(op);
     op->answered = true;
     op->call(op, rc, rc == TR_OK ? NULL : err);
@@ -55,8 +45,9 @@ void rr_answer(struct rr_op *op, enum tr_rc rc, const struct tr_err *err)
         rr_op_free(op);
 }
 
-static void give_up(struct rr_op *op, bool cancelled)
+void rr_give_up(struct pending *p, bool cancelled)
 {
+    struct rr_op *const op = (struct rr_op *)p;
     struct tr_err err = {0};
     char where[96];
     enum tr_rc rc = cancelled ? TR_CANCELLED : op->write && op->sent ? TR_UNCERTAIN : TR_TRANSIENT;
@@ -71,50 +62,12 @@ static void give_up(struct rr_op *op, bool cancelled)
     rr_answer(op, rc, &err);
 }
 
-static void on_cancels(struct loop_call *call)
-{
-    struct redis_registry *const r = (struct redis_registry *)((char *)call - offsetof(struct redis_registry, cancels));
-    struct rr_op *op = r->oldest;
-
-    r->cancels_posted = false;
-    while (op != NULL) {
-        struct rr_op *const one = op;
-
-        op = op->younger;
-        if (one->cancelled) {
-            give_up(one, true);
-            op = r->oldest; /* a callback may start and cancel others */
-        }
-    }
-}
-
-static void op_cancel(struct tr_op *handle)
-{
-    struct rr_op *const op = (struct rr_op *)handle;
-    struct redis_registry *const r = op->r;
-
-    op->cancelled = true;
-    if (r->cancels_posted)
-        return;
-    r->cancels_posted = true;
-    r->cancels.fn = on_cancels;
-    loop_defer(r->loop, &r->cancels);
-}
-
-void rr_cancel_all(struct redis_registry *r)
-{
-    while (r->oldest != NULL)
-        give_up(r->oldest, true);
-}
-
 void rr_on_tick(void *ctx)
 {
     struct redis_registry *const r = ctx;
-    const uint64_t now = loop_now_ms(r->loop);
 
-    while (r->oldest != NULL && r->oldest->deadline_ms <= now)
-        give_up(r->oldest, false);
-    rr_link_tick(r, now);
+    pending_expire(&r->ops);
+    rr_link_tick(r, loop_now_ms(r->loop));
 }
 
 enum tr_rc rr_op_new(struct redis_registry *r, enum rr_script script, bool write, rr_read *read, rr_call *call,
@@ -124,12 +77,11 @@ enum tr_rc rr_op_new(struct redis_registry *r, enum rr_script script, bool write
 
     if (r->closing)
         return tr_fail(err, TR_CANCELLED, "registry: closing");
-    if (r->ops_n >= RR_OPS_MAX || r->awaited >= RR_OPS_MAX)
+    if (r->ops.n >= RR_OPS_MAX || r->awaited >= RR_OPS_MAX)
         return tr_fail(err, TR_BUSY, "registry: %d operations are under way", RR_OPS_MAX);
     op = calloc(1, sizeof *op);
     if (op == NULL)
         return tr_fail(err, TR_NOMEM, "registry: operation");
-    op->op.cancel = op_cancel;
     op->r = r;
     op->script = script;
     op->write = write;
@@ -161,14 +113,7 @@ enum tr_rc rr_start(struct rr_op *op, const struct slice *args, int n, struct tr
             memcpy(at, args[i].data, args[i].len);
         at += args[i].len;
     }
-    op->deadline_ms = loop_now_ms(r->loop) + RR_TIMEOUT_MS;
-    op->older = r->youngest;
-    if (r->youngest != NULL)
-        r->youngest->younger = op;
-    else
-        r->oldest = op;
-    r->youngest = op;
-    r->ops_n++;
+    pending_add(&r->ops, &op->base, RR_TIMEOUT_MS);
     op->in_line = true;
     op->prev_line = r->line_last;
     if (r->line_last != NULL)
@@ -177,7 +122,7 @@ enum tr_rc rr_start(struct rr_op *op, const struct slice *args, int n, struct tr
         r->line = op;
     r->line_last = op;
     if (ret_op != NULL)
-        *ret_op = &op->op;
+        *ret_op = &op->base.op;
     if (r->link == RR_UP)
         rr_send_line(r);
     return TR_OK;

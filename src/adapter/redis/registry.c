@@ -446,7 +446,7 @@ static void redis_registry_free(struct redis_registry *r)
     if (r == NULL)
         return;
     r->closing = true;
-    rr_cancel_all(r);
+    pending_cancel_all(&r->ops);
     rr_link_close(r);
     timer_stop(r->tick);
     loop_drain(r->loop); /* a call for cancelled ones may be on its way */
@@ -510,6 +510,7 @@ enum tr_rc redis_registry_open(struct loop *loop, const char *url, struct regist
         return tr_fail(err, TR_NOMEM, "redis registry");
     r->base.ops = &redis_registry_ops;
     r->loop = loop;
+    r->ops = (struct pending_list){.loop = loop, .give_up = rr_give_up};
     rc = read_url(r, url, err);
     if (rc == TR_OK && timer_start(loop, 0, TICK_MS, rr_on_tick, r, &r->tick) != TR_OK)
         rc = tr_fail(err, TR_NOMEM, "redis registry");
