@@ -15,9 +15,10 @@
 struct registry;
 
 struct registry_worker {
-    char character[CHARACTER_ID_MAX + 1]; /* "any": the shared pool */
-    uint32_t number;                      /* taken at registration: the lowest positive one free among the living */
-    char id[48];                          /* the process's own, unique */
+    char character[CHARACTER_ID_MAX +
+                   1]; /* "any": the shared pool; "_…": a group of another role (role/notifier/share.c) */
+    uint32_t number;   /* taken at registration: the lowest positive one free among the living */
+    char id[48];       /* the process's own, unique */
     char queue[128];
     char engine[64], model[96], device[96];
     uint32_t slots, context_tokens, weight, load;

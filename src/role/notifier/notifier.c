@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "role/common/story.h"
+#include "role/notifier/share.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -61,6 +62,7 @@ struct notifier {
     struct event *sending; /* published, not confirmed */
     size_t in_hand;
     struct book book;
+    struct share *share;
     struct start *starting;
     struct loop_timer *timer; /* runs while draining: until its end */
     bool draining;
@@ -323,6 +325,15 @@ static void line_go_on(struct line *line)
     }
 }
 
+static unsigned partition_of(const char *queue)
+{
+    unsigned p = 0;
+
+    while (p < NOTIFY_PARTITIONS - 1 && strcmp(topic_notify_number(p), queue) != 0)
+        p++;
+    return p;
+}
+
 static void on_message(void *ctx, const struct queue_incoming *msg)
 {
     struct notifier *r = ctx;
@@ -333,6 +344,7 @@ static void on_message(void *ctx, const struct queue_incoming *msg)
     struct tr_err err = {0};
 
     fault_point("notifier.claimed");
+    share_got(r->share, partition_of(msg->queue));
     if (envelope_decode(msg->body.data, msg->body.len, &env, &err) != TR_OK) {
         log_event(LOG_WARN, "notify.undecodable", "queue=%s cause=%Q", msg->queue, tr_err_text(&err));
         if (msg->delivery != NULL)
@@ -378,6 +390,25 @@ static void on_message(void *ctx, const struct queue_incoming *msg)
         HASH_ADD(hh, r->lines, chat, sizeof line->chat, line);
         line_go_on(line);
     }
+}
+
+/* Another notifier's: to the end of the line of those who would have it. */
+static void yield(void *ctx, unsigned partition)
+{
+    struct notifier *r = ctx;
+    struct queue *q = r->env.queue;
+    struct tr_err err = {0};
+    enum tr_rc rc;
+
+    if (r->consumers[partition] == NULL)
+        return;
+    q->ops->consumer_stop(q, r->consumers[partition]);
+    r->consumers[partition] = NULL;
+    rc = q->ops->consume(q, topic_notify_number(partition), PREFETCH, on_message, NULL, r, &r->consumers[partition],
+                         &err);
+    if (rc != TR_OK)
+        log_event(LOG_WARN, "notify.consume", "partition=%u rc=%s cause=%Q", partition, tr_rc_name(rc),
+                  tr_err_text(&err));
 }
 
 /* Everything is declared: consume. */
@@ -449,8 +480,11 @@ enum tr_rc notifier_start(const struct role_env *env, notifier_started *started,
     *s = (struct start){.r = r, .started = started, .ctx = ctx};
     rc = timer_start(env->loop, 0, 0, on_timer, r, &r->timer);
     if (rc == TR_OK)
+        rc = share_new(env, yield, r, &r->share, err);
+    if (rc == TR_OK)
         rc = declare_next(s, err);
     if (rc != TR_OK) {
+        share_free(r->share);
         timer_stop(r->timer);
         free(s);
         free(r);
@@ -463,6 +497,8 @@ enum tr_rc notifier_start(const struct role_env *env, notifier_started *started,
 
 static void stop_consuming(struct notifier *r)
 {
+    share_free(r->share);
+    r->share = NULL;
     for (unsigned i = 0; i < NOTIFY_PARTITIONS; i++) {
         r->env.queue->ops->consumer_stop(r->env.queue, r->consumers[i]);
         r->consumers[i] = NULL;

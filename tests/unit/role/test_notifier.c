@@ -343,12 +343,124 @@ static void test_two_notifiers(void **state)
     end(&f, standby);
 }
 
+/* --- several notifiers: who was given what --- */
+
+static struct {
+    enum tr_rc (*consume)(struct queue *q, const char *name, uint32_t prefetch, queue_on_message *on_message,
+                          queue_on_gap *on_gap, void *ctx, struct queue_consumer **ret_consumer, struct tr_err *err);
+    struct notifier *role[2];
+    queue_on_message *on_message;
+    size_t took[2][NOTIFY_PARTITIONS];
+} shared;
+
+static void tap_message(void *ctx, const struct queue_incoming *msg)
+{
+    for (unsigned p = 0; p < NOTIFY_PARTITIONS; p++)
+        shared.took[ctx == shared.role[1]][p] += strcmp(msg->queue, topic_notify_number(p)) == 0;
+    shared.on_message(ctx, msg);
+}
+
+static enum tr_rc tap_consume(struct queue *q, const char *name, uint32_t prefetch, queue_on_message *on_message,
+                              queue_on_gap *on_gap, void *ctx, struct queue_consumer **ret_consumer, struct tr_err *err)
+{
+    const bool notify = strncmp(name, "notify.", 7) == 0;
+
+    if (notify)
+        shared.on_message = on_message;
+    return shared.consume(q, name, prefetch, notify ? tap_message : on_message, on_gap, ctx, ret_consumer, err);
+}
+
+/* A reply of a chat of every partition; all are seen. */
+static void a_round(struct fixture *f, const struct uuid chats[NOTIFY_PARTITIONS])
+{
+    const struct uuid turn = fresh_uuid();
+
+    for (unsigned p = 0; p < NOTIFY_PARTITIONS; p++) {
+        const struct envelope env = {.kind = ENVELOPE_REPLY, .chat = chats[p], .turn = turn, .finish = FINISH_STOP};
+
+        publish(f, topic_notify_number(p), &env, false);
+    }
+    await_seen(f, ENVELOPE_REPLY, &turn, NOTIFY_PARTITIONS);
+}
+
+static size_t partitions_of(size_t which)
+{
+    size_t n = 0;
+
+    for (unsigned p = 0; p < NOTIFY_PARTITIONS; p++)
+        n += shared.took[which][p] > 0;
+    return n;
+}
+
+/* Rounds until one notifier had so many partitions in one of them, and the other the rest. */
+static void until_shared(struct fixture *f, const struct uuid chats[NOTIFY_PARTITIONS], size_t first)
+{
+    size_t rounds = 0;
+
+    do {
+        assert_true(++rounds < 30);
+        memset(shared.took, 0, sizeof shared.took);
+        a_round(f, chats);
+        support_for(f->loop, 60);
+    } while (partitions_of(0) != first || partitions_of(1) != NOTIFY_PARTITIONS - first);
+}
+
+/* The first has all; a second one gets half of them; the first has all again when that one goes.  Nothing is lost. */
+static void test_share(void **state)
+{
+    static struct queue_ops ops;
+    struct uuid chats[NOTIFY_PARTITIONS] = {0};
+    struct fixture f;
+    struct wait w = {0};
+    struct role_env other;
+
+    (void)state;
+    setenv("TROUPE_WORKER_TTL_MS", "300", 1);
+    memset(&shared, 0, sizeof shared);
+    setup_env(&f);
+    unsetenv("TROUPE_WORKER_TTL_MS");
+    ops = *f.env.queue->ops;
+    shared.consume = ops.consume;
+    ops.consume = tap_consume;
+    f.env.queue->ops = &ops;
+    add_gateway(&f, "gateway.a", false, true);
+    for (unsigned found = 0; found < NOTIFY_PARTITIONS;) {
+        const struct uuid chat = fresh_uuid();
+
+        for (unsigned p = 0; p < NOTIFY_PARTITIONS; p++)
+            if (uuid_is_nil(&chats[p]) && strcmp(topic_notify(&chat), topic_notify_number(p)) == 0) {
+                chats[p] = chat;
+                found++;
+            }
+    }
+    w.loop = f.loop;
+    assert_int_equal(wait_end(&w, notifier_start(&f.env, on_started, &w, &shared.role[0], &w.err)), TR_OK);
+    until_shared(&f, chats, NOTIFY_PARTITIONS);
+    other = f.env;
+    other.instance = "zzz";
+    w = (struct wait){.loop = f.loop};
+    assert_int_equal(wait_end(&w, notifier_start(&other, on_started, &w, &shared.role[1], &w.err)), TR_OK);
+    until_shared(&f, chats, NOTIFY_PARTITIONS / 2);
+    support_for(f.loop, 400);
+    memset(shared.took, 0, sizeof shared.took);
+    a_round(&f, chats); /* and so it stays */
+    assert_int_equal(partitions_of(0), NOTIFY_PARTITIONS / 2);
+    notifier_free(shared.role[1]);
+    until_shared(&f, chats, NOTIFY_PARTITIONS);
+    support_for(f.loop, 400);
+    memset(shared.took, 0, sizeof shared.took);
+    a_round(&f, chats);
+    assert_int_equal(partitions_of(0), NOTIFY_PARTITIONS);
+    end(&f, shared.role[0]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_holders),     cmocka_unit_test(test_no_record),    cmocka_unit_test(test_nobody),
         cmocka_unit_test(test_order),       cmocka_unit_test(test_gateway_gone), cmocka_unit_test(test_registry_down),
         cmocka_unit_test(test_undecodable), cmocka_unit_test(test_drain),        cmocka_unit_test(test_two_notifiers),
+        cmocka_unit_test(test_share),
     };
 
     log_set_level(LOG_ERROR);
