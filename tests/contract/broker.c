@@ -335,9 +335,9 @@ int main(void)
         cmocka_unit_test_setup(leader_killed, begin),    cmocka_unit_test_setup(first_publish_to_a_lost_leader, begin),
         cmocka_unit_test_setup(cut_connection, begin),   cmocka_unit_test_setup(cut_swallowed, begin),
         cmocka_unit_test_setup(cut_bounded, begin),      cmocka_unit_test_setup(cut_settles_nothing, begin),
-        cmocka_unit_test_setup(cut_copy_refused, begin), cmocka_unit_test_setup(cut_backstop, begin),
-        cmocka_unit_test_setup(cut_upgrade, begin),      cmocka_unit_test_setup(cut_young, begin),
-        cmocka_unit_test_setup(cut_throughput, begin),
+        cmocka_unit_test_setup(cut_copy_refused, begin), cmocka_unit_test_setup(cut_copy_unconfirmed, begin),
+        cmocka_unit_test_setup(cut_backstop, begin),     cmocka_unit_test_setup(cut_upgrade, begin),
+        cmocka_unit_test_setup(cut_young, begin),        cmocka_unit_test_setup(cut_throughput, begin),
     };
 
     if (support_server("TROUPE_TEST_AMQP") == NULL)

@@ -238,6 +238,41 @@ void cut_copy_refused(void **state)
     free(b.place);
 }
 
+/*
+ * The broker refuses one message, and has not confirmed another, the copy of a delivery, when the publishing channel is given up
+ * (publish.c): the delivery comes again.
+ */
+void cut_copy_unconfirmed(void **state)
+{
+    struct line l;
+    struct taker t;
+    size_t n = 0;
+
+    (void)state;
+    line_open(&l, "unconfirmed", 3000);
+    assert_int_equal(bench_declare(&l.b, "a", QUEUE_DURABLE, 0, false), TR_OK);
+    assert_int_equal(bench_declare(&l.b, "full", QUEUE_DURABLE, 1, false), TR_OK);
+    while (bench_publish(&l.b, "full", "x") != TR_BUSY)
+        assert_true(++n < 100);
+    support_for(l.b.loop, 700); /* that one's renewal is over */
+    assert_int_equal(bench_publish(&l.b, "a", "x"), TR_OK);
+    taker_start(&t, &l.b, "a", 0, KEEP);
+    support_count(l.b.loop, &t.hand_n, 1);
+    broker_proxy_set(l.proxy, PROXY_UNCONFIRMED);
+    l.b.q->ops->retry(l.b.q, t.hand[0], true, 0, "again");
+    support_count(l.b.loop, &t.hand_n, 2); /* the copy, which the broker took */
+    assert_int_equal(bench_publish(&l.b, "full", "x"), TR_BUSY);
+    support_count(l.b.loop, &t.hand_n, 3); /* the original */
+    broker_proxy_set(l.proxy, PROXY_PASS);
+    for (size_t i = 1; i < 3; i++)
+        l.b.q->ops->ack(l.b.q, t.hand[i]);
+    bench_expect_length(&l.b, "a", 0);
+    assert_int_equal(bench_publish(&l.b, "a", "y"), TR_OK);
+    support_count(l.b.loop, &t.hand_n, 4);
+    l.b.q->ops->ack(l.b.q, t.hand[3]);
+    line_close(&l);
+}
+
 /* Given back more often than the broker's own limit allows: a dead letter, not lost. */
 void cut_backstop(void **state)
 {

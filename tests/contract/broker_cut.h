@@ -7,6 +7,7 @@ void cut_swallowed(void **state);
 void cut_bounded(void **state);
 void cut_settles_nothing(void **state);
 void cut_copy_refused(void **state);
+void cut_copy_unconfirmed(void **state);
 void cut_backstop(void **state);
 void cut_upgrade(void **state);
 void cut_young(void **state);

@@ -72,16 +72,39 @@ static void take_new(struct broker_proxy *p, enum proxy_mode mode)
     close_hard(in);
 }
 
+/* Frames without the basic.ack ones (class 60, method 80); of what comes in whole frames, as small ones do.  The new length. */
+static ssize_t without_acks(uint8_t *data, ssize_t n)
+{
+    ssize_t at = 0, kept = 0;
+
+    while (at + 8 <= n) {
+        const uint8_t *const f = data + at;
+        const ssize_t len = 8 + ((ssize_t)f[3] << 24 | f[4] << 16 | f[5] << 8 | f[6]);
+        const bool ack = len >= 12 && f[0] == 1 && f[7] == 0 && f[8] == 60 && f[9] == 0 && f[10] == 80;
+
+        if (at + len > n)
+            break;
+        if (!ack) {
+            memmove(data + kept, f, (size_t)len);
+            kept += len;
+        }
+        at += len;
+    }
+    memmove(data + kept, data + at, (size_t)(n - at));
+    return kept + n - at;
+}
+
 /* False: this side is gone. */
-static bool pass(int from, int to)
+static bool pass(int from, int to, bool unconfirmed)
 {
     uint8_t data[65536];
-    const ssize_t n = recv(from, data, sizeof data, 0);
+    const ssize_t got = recv(from, data, sizeof data, 0);
+    const ssize_t n = unconfirmed && got > 0 ? without_acks(data, got) : got;
 
     for (ssize_t at = 0, sent; at < n; at += sent)
         if ((sent = send(to, data + at, (size_t)(n - at), MSG_NOSIGNAL)) <= 0)
             return false;
-    return n > 0;
+    return got > 0;
 }
 
 static void round_of(struct broker_proxy *p, enum proxy_mode mode)
@@ -92,7 +115,8 @@ static void round_of(struct broker_proxy *p, enum proxy_mode mode)
 
     for (int i = 0; i < PAIRS_MAX; i++)
         for (int side = 0; side < 2; side++)
-            fds[2 + 2 * i + side] = (struct pollfd){.fd = mode == PROXY_PASS ? p->pair[i][side] : -1, .events = POLLIN};
+            fds[2 + 2 * i + side] = (struct pollfd){
+                .fd = mode == PROXY_PASS || mode == PROXY_UNCONFIRMED ? p->pair[i][side] : -1, .events = POLLIN};
     if (poll(fds, sizeof fds / sizeof fds[0], -1) <= 0)
         return;
     if (fds[0].revents != 0 && read(p->wake_fd, &count, sizeof count) < 0)
@@ -100,7 +124,7 @@ static void round_of(struct broker_proxy *p, enum proxy_mode mode)
     for (int i = 0; i < PAIRS_MAX; i++)
         for (int side = 0; side < 2; side++)
             if (p->pair[i][side] >= 0 && fds[2 + 2 * i + side].revents != 0 &&
-                !pass(p->pair[i][side], p->pair[i][!side]))
+                !pass(p->pair[i][side], p->pair[i][!side], side == 1 && mode == PROXY_UNCONFIRMED))
                 close_pair(p->pair[i]);
     if (fds[1].revents != 0)
         take_new(p, mode);

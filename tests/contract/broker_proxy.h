@@ -11,8 +11,9 @@ struct broker_proxy;
 
 enum proxy_mode {
     PROXY_PASS,
-    PROXY_CUT,     /* connections are reset, new ones at once */
-    PROXY_SWALLOW, /* connections stay, nothing goes through: a partition */
+    PROXY_CUT,         /* connections are reset, new ones at once */
+    PROXY_SWALLOW,     /* connections stay, nothing goes through: a partition */
+    PROXY_UNCONFIRMED, /* all goes through but the broker's confirmations; refusals do */
 };
 
 /* To this port of 127.0.0.1; owned: broker_proxy_free().  Fails the test if it can't. */

@@ -252,7 +252,7 @@ struct rmq_sub *rmq_find_sub(struct rabbitmq_queue *q, uint32_t id);
 /* Send it, and note it for its confirmation; the operation is taken. */
 void rmq_publish(struct rabbitmq_queue *q, struct rmq_op *op);
 void rmq_confirmed(struct rabbitmq_queue *q, uint64_t tag, bool multiple, bool taken);
-/* What is not confirmed yet ends so. */
+/* What is not confirmed yet ends so; on a living connection the deliveries that it was to replace are given again. */
 void rmq_unconfirmed(struct rabbitmq_queue *q, enum tr_rc rc, const char *why);
 /* Open q->publish_channel.  False: the last reply says why. */
 bool rmq_open_publisher(struct rabbitmq_queue *q);

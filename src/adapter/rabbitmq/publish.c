@@ -186,8 +186,12 @@ void rmq_unconfirmed(struct rabbitmq_queue *q, enum tr_rc rc, const char *why)
     for (; q->confirm_first < q->confirm_next; q->confirm_first++) {
         struct rmq_op *const op = q->confirms[q->confirm_first % q->confirms_cap];
 
-        if (op != NULL)
-            rmq_finish_as(q, op, rc, "%s", why);
+        if (op == NULL)
+            continue;
+        op->rc = rc;
+        if (q->conn != NULL)
+            settle_original(q, op); /* the delivery that it was a copy of would be in nobody's hands; twice is better */
+        rmq_finish_as(q, op, rc, "%s", why);
     }
 }
 
