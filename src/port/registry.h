@@ -37,7 +37,8 @@ struct registry_context {
 struct registry_place {
     const char *first; /* what hashing alone would choose */
     const char *queue; /* where the chat is to go, if it has no place yet, */
-    const char *stale; /* or if this is its place (it is gone).  NULL: nothing is known to be gone */
+    const char *stale; /* or if this is its place (it is gone), */
+    const char *was;   /* or if its place was made under this first choice.  NULL: none */
 };
 
 typedef void registry_done(void *ctx, enum tr_rc rc, const struct tr_err *err);
@@ -49,8 +50,9 @@ typedef void registry_gateways_done(void *ctx, enum tr_rc rc, const char *const 
                                     const struct tr_err *err);
 typedef void registry_context_done(void *ctx, enum tr_rc rc, const struct registry_context *context,
                                    const struct tr_err *err);
-/* queue: borrowed.  fresh: the place is new, by this operation. */
-typedef void registry_place_done(void *ctx, enum tr_rc rc, const char *queue, bool fresh, const struct tr_err *err);
+/* The place that stands: its queue, and the first choice that it was made under; borrowed.  fresh: it is new. */
+typedef void registry_place_done(void *ctx, enum tr_rc rc, const char *queue, const char *first, bool fresh,
+                                 const struct tr_err *err);
 typedef void registry_rate_done(void *ctx, enum tr_rc rc, uint64_t retry_after_ms, const struct tr_err *err);
 
 struct registry_ops {
@@ -98,8 +100,8 @@ struct registry_ops {
                                struct tr_op **ret_op, struct tr_err *err);
 
     /*
-     * The chat's place: the one that stands, where it was made under the same `first` and is not `stale`; else `queue` from
-     * now on.  In one step, so that all who ask agree.  Renews its TTL.
+     * The chat's place: the one that stands; or `queue` from now on, where there is none, it is `stale`, or it was made under
+     * `was`.  In one step, so that all who ask agree.  Renews its TTL.
      */
     enum tr_rc (*chat_place)(struct registry *r, const struct uuid *chat, const struct registry_place *place,
                              uint64_t ttl_ms, registry_place_done *done, void *ctx, struct tr_op **ret_op,

@@ -454,21 +454,23 @@ static void gateways_bound(void **state)
     assert_int_equal(conn(1, "gateway.x", 5000), TR_OK);
 }
 
-static void on_place(void *ctx, enum tr_rc rc, const char *queue, bool fresh, const struct tr_err *err)
+static void on_place(void *ctx, enum tr_rc rc, const char *queue, const char *first, bool fresh,
+                     const struct tr_err *err)
 {
     struct got *g = ctx;
 
     wait_called(&g->w, rc, err);
-    snprintf(g->name[0], sizeof g->name[0], "%s", rc == TR_OK ? queue : "");
+    snprintf(g->name[0], sizeof g->name[0], "%s %s", rc == TR_OK ? first : "", rc == TR_OK ? queue : "");
     g->number = fresh;
 }
 
-/* "queue", or "+queue": it is new. */
-static const char *place_of(uint32_t chat, const char *first, const char *queue, const char *stale, uint64_t ttl_ms)
+/* "first queue"; with a "+": it is new. */
+static const char *place_of(uint32_t chat, const char *first, const char *queue, const char *stale, const char *was,
+                            uint64_t ttl_ms)
 {
     static char said[66];
     const struct uuid id = chat_id(chat);
-    const struct registry_place wish = {.first = first, .queue = queue, .stale = stale};
+    const struct registry_place wish = {.first = first, .queue = queue, .stale = stale, .was = was};
     struct got g = GOT;
 
     assert_int_equal(CALL(g, chat_place, &id, &wish, ttl_ms, on_place), TR_OK);
@@ -479,26 +481,29 @@ static const char *place_of(uint32_t chat, const char *first, const char *queue,
 static void places(void **state)
 {
     (void)state;
-    assert_string_equal(place_of(1, "a", "b", NULL, 5000), "+b");
-    assert_string_equal(place_of(1, "a", "a", NULL, 5000), "b"); /* whoever asks next is told the same */
-    assert_string_equal(place_of(1, "a", "a", "c", 5000), "b");
-    assert_string_equal(place_of(2, "a", "a", NULL, 5000), "+a"); /* each chat for itself */
-    assert_string_equal(place_of(1, "a", "c", "b", 5000), "+c");  /* b is gone */
-    assert_string_equal(place_of(1, "a", "d", "b", 5000), "c");   /* and somebody saw that before */
-    assert_string_equal(place_of(1, "d", "d", NULL, 5000), "+d"); /* another is first now: placed anew, */
-    assert_string_equal(place_of(1, "a", "a", NULL, 5000), "+a"); /* and the same back again */
+    assert_string_equal(place_of(1, "a", "b", NULL, NULL, 5000), "+a b");
+    assert_string_equal(place_of(1, "a", "a", NULL, NULL, 5000), "a b"); /* whoever asks next is told the same */
+    assert_string_equal(place_of(1, "a", "a", "c", "x", 5000), "a b");
+    assert_string_equal(place_of(2, "a", "a", NULL, NULL, 5000), "+a a"); /* each chat for itself */
+    assert_string_equal(place_of(1, "a", "c", "b", NULL, 5000), "+a c");  /* b is gone */
+    assert_string_equal(place_of(1, "a", "d", "b", NULL, 5000), "a c");   /* and somebody saw that before */
+    assert_string_equal(place_of(1, "d", "d", NULL, NULL, 5000), "a c");  /* made under another first choice: told so */
+    assert_string_equal(place_of(1, "d", "d", NULL, "x", 5000), "a c");
+    assert_string_equal(place_of(1, "d", "c", NULL, "a", 5000), "+d c"); /* and changed, if it is still that one */
+    assert_string_equal(place_of(1, "d", "d", NULL, "a", 5000), "d c");
+    assert_string_equal(place_of(1, "a", "a", "c", NULL, 5000), "+a a");
 }
 
 static void place_ttl(void **state)
 {
     (void)state;
-    assert_string_equal(place_of(1, "a", "b", NULL, 400), "+b");
+    assert_string_equal(place_of(1, "a", "b", NULL, NULL, 400), "+a b");
     support_for(loop, 250);
-    assert_string_equal(place_of(1, "a", "a", NULL, 400), "b"); /* renewed */
+    assert_string_equal(place_of(1, "a", "a", NULL, NULL, 400), "a b"); /* renewed */
     support_for(loop, 250);
-    assert_string_equal(place_of(1, "a", "a", NULL, 100), "b");
+    assert_string_equal(place_of(1, "a", "a", NULL, NULL, 100), "a b");
     support_for(loop, 150);
-    assert_string_equal(place_of(1, "a", "a", NULL, 400), "+a");
+    assert_string_equal(place_of(1, "a", "a", NULL, NULL, 400), "+a a");
 }
 
 static uint64_t rate(const char *key, uint32_t per_minute)

@@ -135,8 +135,8 @@ static void answer(struct memory_registry *r, const struct mr_op *op, bool cance
         answer_context(r, op, rc, &err);
         break;
     case MR_PLACE:
-        op->done.place(op->ctx, rc, rc == TR_OK ? op->queue : NULL, rc == TR_OK && op->value != 0,
-                       rc == TR_OK ? NULL : &err);
+        op->done.place(op->ctx, rc, rc == TR_OK ? op->queue : NULL, rc == TR_OK ? op->first : NULL,
+                       rc == TR_OK && op->value != 0, rc == TR_OK ? NULL : &err);
         break;
     case MR_RATE:
         op->done.rate(op->ctx, rc, rc == TR_OK ? op->value : 0, rc == TR_OK ? NULL : &err);
@@ -307,10 +307,10 @@ static enum tr_rc chat_place(struct registry *reg, const struct uuid *chat, cons
                              struct tr_err *err)
 {
     struct memory_registry *r = self(reg);
-    char queue[MR_QUEUE_MAX + 1];
+    char queue[MR_QUEUE_MAX + 1], first[MR_QUEUE_MAX + 1];
     bool fresh = false;
     struct mr_op *op;
-    enum tr_rc rc = mr_place(r, chat, place, ttl_ms, queue, &fresh, err);
+    enum tr_rc rc = mr_place(r, chat, place, ttl_ms, queue, first, &fresh, err);
 
     if (rc != TR_OK)
         return rc;
@@ -320,6 +320,7 @@ static enum tr_rc chat_place(struct registry *reg, const struct uuid *chat, cons
     op->done.place = done;
     op->value = fresh;
     strcpy(op->queue, queue);
+    strcpy(op->first, first);
     return TR_OK;
 }
 

@@ -30,7 +30,7 @@ struct mr_op {
     uint64_t value;
     struct uuid chat;
     char character[CHARACTER_ID_MAX + 1];
-    char queue[MR_QUEUE_MAX + 1];
+    char queue[MR_QUEUE_MAX + 1], first[MR_QUEUE_MAX + 1];
 };
 
 struct mr_worker {
@@ -137,8 +137,8 @@ void mr_blob_release(struct mr_blob *blob); /* overwrites with the last; NULL is
 
 /* registry_places.c */
 enum tr_rc mr_place(struct memory_registry *r, const struct uuid *chat, const struct registry_place *place,
-                    uint64_t ttl_ms, char ret_queue[MR_QUEUE_MAX + 1], bool *ret_fresh,
-                    struct tr_err *err) TR_MUST_CHECK;
+                    uint64_t ttl_ms, char ret_queue[MR_QUEUE_MAX + 1], char ret_first[MR_QUEUE_MAX + 1],
+                    bool *ret_fresh, struct tr_err *err) TR_MUST_CHECK;
 void mr_places_expire(struct memory_registry *r);
 void mr_places_free(struct memory_registry *r);
 

@@ -28,17 +28,18 @@ static struct mr_place *place_new(const struct uuid *chat, const struct registry
 }
 
 enum tr_rc mr_place(struct memory_registry *r, const struct uuid *chat, const struct registry_place *place,
-                    uint64_t ttl_ms, char ret_queue[MR_QUEUE_MAX + 1], bool *ret_fresh, struct tr_err *err)
+                    uint64_t ttl_ms, char ret_queue[MR_QUEUE_MAX + 1], char ret_first[MR_QUEUE_MAX + 1],
+                    bool *ret_fresh, struct tr_err *err)
 {
     const uint64_t now = loop_now_ms(r->loop);
     struct mr_place *p;
     bool stands;
 
-    if (strlen(place->queue) > MR_QUEUE_MAX)
+    if (strlen(place->queue) > MR_QUEUE_MAX || strlen(place->first) > MR_QUEUE_MAX)
         return tr_fail(err, TR_INVALID, "registry: a queue's name of more than %d bytes", MR_QUEUE_MAX);
     HASH_FIND(hh, r->places, chat, sizeof *chat, p);
-    stands = p != NULL && p->expires_ms > now && strcmp(p->names, place->first) == 0 &&
-             (place->stale == NULL || strcmp(p->queue, place->stale) != 0);
+    stands = p != NULL && p->expires_ms > now && (place->stale == NULL || strcmp(p->queue, place->stale) != 0) &&
+             (strcmp(p->names, place->first) == 0 || place->was == NULL || strcmp(p->names, place->was) != 0);
     if (stands) { /* to the end of the list: it goes last */
         HASH_DEL(r->places, p);
     } else {
@@ -55,6 +56,7 @@ enum tr_rc mr_place(struct memory_registry *r, const struct uuid *chat, const st
     p->expires_ms = now + ttl_ms;
     HASH_ADD(hh, r->places, chat, sizeof p->chat, p);
     strcpy(ret_queue, p->queue);
+    strcpy(ret_first, p->names);
     *ret_fresh = !stands;
     return TR_OK;
 }

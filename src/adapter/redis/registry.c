@@ -347,11 +347,12 @@ static void call_place(struct rr_op *op, enum tr_rc rc, const struct tr_err *err
 {
     struct tr_err odd = {0};
 
-    if (rc == TR_OK && op->n == 0) {
+    if (rc == TR_OK && op->n < 2) {
         rc = tr_fail(&odd, TR_TRANSIENT, "registry: an answer without a place");
         err = &odd;
     }
-    op->done.place(op->ctx, rc, rc == TR_OK ? op->names[0] : NULL, rc == TR_OK && op->n > 1, err);
+    op->done.place(op->ctx, rc, rc == TR_OK ? op->names[0] : NULL, rc == TR_OK ? op->names[1] : NULL,
+                   rc == TR_OK && op->n > 2, err);
 }
 
 static enum tr_rc chat_place(struct registry *reg, const struct uuid *chat, const struct registry_place *place,
@@ -367,11 +368,15 @@ static enum tr_rc chat_place(struct registry *reg, const struct uuid *chat, cons
         return rc;
     op->done.place = done;
     {
-        const struct slice args[] = {
-            text("1"),          text(chat_key(r, key, "place", chat)),          text(place->first),
-            text(place->queue), text(place->stale != NULL ? place->stale : ""), text(number_text(ttl_ms, ttl))};
+        const struct slice args[] = {text("1"),
+                                     text(chat_key(r, key, "place", chat)),
+                                     text(place->first),
+                                     text(place->queue),
+                                     text(place->stale != NULL ? place->stale : ""),
+                                     text(place->was != NULL ? place->was : ""),
+                                     text(number_text(ttl_ms, ttl))};
 
-        return rr_start(op, args, 6, ret_op, err);
+        return rr_start(op, args, 7, ret_op, err);
     }
 }
 

@@ -62,12 +62,13 @@ const char *const rr_scripts[RR_SCRIPTS] = {
     /* KEYS sorted set; ARGV most -> names */
     [RR_NAMES] =
         (NOW_MS "return redis.call('ZRANGEBYSCORE',KEYS[1],string.format('(%.0f',now),'+inf','LIMIT',0,ARGV[1])"),
-    /* KEYS key; ARGV first, queue, stale, ttl -> queue, and "new" if it is */
+    /* KEYS key; ARGV first, queue, stale, was, ttl -> queue, first, and "new" if it is */
     [RR_PLACE] = ("local rec=redis.call('GET',KEYS[1]) "
                   "local first,queue=string.match(rec or '','^([^\\n]*)\\n(.+)$') "
-                  "if first==ARGV[1] and queue~=ARGV[3] then redis.call('PEXPIRE',KEYS[1],ARGV[4]) return {queue} end "
-                  "redis.call('SET',KEYS[1],ARGV[1]..'\\n'..ARGV[2],'PX',ARGV[4]) "
-                  "return {ARGV[2],'new'}"),
+                  "if first and queue~=ARGV[3] and (first==ARGV[1] or first~=ARGV[4]) then "
+                  "redis.call('PEXPIRE',KEYS[1],ARGV[5]) return {queue,first} end "
+                  "redis.call('SET',KEYS[1],ARGV[1]..'\\n'..ARGV[2],'PX',ARGV[5]) "
+                  "return {ARGV[2],ARGV[1],'new'}"),
     /* KEYS key; ARGV interval, burst -> milliseconds to wait, 0: taken.  All times in microseconds */
     [RR_RATE] = ("local t=redis.call('TIME') local now=t[1]*1000000+t[2] "
                  "local interval,burst=tonumber(ARGV[1]),tonumber(ARGV[2]) "

@@ -19,7 +19,7 @@
 #define YOUNG_MS 12000
 #define PLACE_TTL_MS (30 * 60 * 1000) /* since its last turn: as long as a worker may still hold the chat's state */
 #define AWAY_MS 1000                  /* not asked for places for so long after it failed */
-#define GONE_MAX 3                    /* places that turned out to be gone, before hashing alone decides */
+#define AGAIN_MAX 4                   /* times asked, before hashing alone decides */
 
 struct worker {
     char queue[QUEUE_NAME_MAX + 1];
@@ -56,8 +56,8 @@ struct placing {
     struct tr_op *inner;
     struct uuid chat;
     char character[CHARACTER_ID_MAX + 1]; /* whose list */
-    char first[QUEUE_NAME_MAX + 1], queue[QUEUE_NAME_MAX + 1], stale[QUEUE_NAME_MAX + 1];
-    unsigned gone;
+    char first[QUEUE_NAME_MAX + 1], queue[QUEUE_NAME_MAX + 1], stale[QUEUE_NAME_MAX + 1], was[QUEUE_NAME_MAX + 1];
+    unsigned again;
     bool cancelled;
     router_chosen *chosen;
     void *ctx;
@@ -281,12 +281,18 @@ static void placing_end(struct placing *p, enum tr_rc rc, const char *queue)
     chosen(ctx, rc, copy);
 }
 
-static void on_placed(void *ctx, enum tr_rc rc, const char *queue, bool fresh, const struct tr_err *err);
+static void on_placed(void *ctx, enum tr_rc rc, const char *queue, const char *first, bool fresh,
+                      const struct tr_err *err);
+
+static const char *or_null(const char *name)
+{
+    return name[0] != '\0' ? name : NULL;
+}
 
 static enum tr_rc place(struct placing *p)
 {
     const struct registry_place wish = {
-        .first = p->first, .queue = p->queue, .stale = p->stale[0] != '\0' ? p->stale : NULL};
+        .first = p->first, .queue = p->queue, .stale = or_null(p->stale), .was = or_null(p->was)};
     struct registry *reg = p->router->env.registry;
 
     return reg->ops->chat_place(reg, &p->chat, &wish, PLACE_TTL_MS, on_placed, p, &p->inner, NULL);
@@ -299,7 +305,21 @@ static void placed_fresh(const struct placing *p, struct worker *w)
         metric_add(&metric_past, 1);
 }
 
-static void on_placed(void *ctx, enum tr_rc rc, const char *queue, bool fresh, const struct tr_err *err)
+/* The place that stands is not to be used as it is: asked again, with what is wrong with it. */
+static void place_again(struct placing *p, const struct list *list, const char *queue, const char *first)
+{
+    const bool lives = find_worker(list, queue) != NULL;
+
+    snprintf(p->stale, sizeof p->stale, "%s", lives ? "" : queue);
+    snprintf(p->was, sizeof p->was, "%s", strcmp(first, p->first) != 0 ? first : "");
+    if (lives && find_worker(list, first) == NULL) /* only its first choice, which was full, has gone: it stays */
+        snprintf(p->queue, sizeof p->queue, "%s", queue);
+    if (++p->again > AGAIN_MAX || place(p) != TR_OK)
+        placing_end(p, TR_OK, p->first);
+}
+
+static void on_placed(void *ctx, enum tr_rc rc, const char *queue, const char *first, bool fresh,
+                      const struct tr_err *err)
 {
     struct placing *p = ctx;
     struct router *router = p->router;
@@ -318,17 +338,18 @@ static void on_placed(void *ctx, enum tr_rc rc, const char *queue, bool fresh, c
         return;
     }
     HASH_FIND_STR(router->lists, p->character, list);
-    if (list != NULL)
-        w = find_worker(list, queue);
-    if (w != NULL && fresh)
-        placed_fresh(p, w);
-    if (w != NULL || list == NULL || ++p->gone > GONE_MAX) {
-        placing_end(p, TR_OK, w != NULL ? queue : p->first);
+    if (list == NULL) {
+        placing_end(p, TR_OK, p->first);
         return;
     }
-    snprintf(p->stale, sizeof p->stale, "%s", queue); /* its worker is no more */
-    if (place(p) != TR_OK)
-        placing_end(p, TR_OK, p->first);
+    w = find_worker(list, queue);
+    if (w == NULL || strcmp(first, p->first) != 0) {
+        place_again(p, list, queue, first);
+        return;
+    }
+    if (fresh)
+        placed_fresh(p, w);
+    placing_end(p, TR_OK, queue);
 }
 
 static enum tr_rc choose(struct router *router, struct list *list, const struct uuid *chat,

@@ -3,9 +3,9 @@
  * the shared pool where the character has none (contract 8, 11.12).
  *
  * Load bound: a chat that has no place yet goes past a worker that is full (domain/hrw.h) to the next in line.  Its place
- * is kept in the registry, by one step in which all preprocess roles agree, and is its for as long as that worker lives
- * and hashing alone would choose the same first one; so the load never moves a chat that has been placed, and a change of
- * the workers moves those whose first choice it is, and no others.  Asked only where there are several workers.
+ * is kept in the registry, by one step in which all preprocess roles agree, and is its for as long as that worker lives,
+ * unless a worker comes that hashing alone would choose for it.  So the load never moves a chat that has been placed, and a
+ * change of the workers moves the chats of one that went, or those that one which came is the first choice of.  Asked only where there are several workers.
  * A registry that does not answer, or lost its places: hashing alone, until it does.
  *
  * The lists come from the registry and are kept ROUTER_FRESH_MS; an older one is used while a new one is read, and for

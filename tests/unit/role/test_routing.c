@@ -414,7 +414,19 @@ static void the_load_bound_places_and_never_moves(void **state)
     route(chats, "bob", again); /* it has room again: they stay all the same */
     assert_memory_equal(again, placed, sizeof placed);
 
-    remove_record(&worker[1]); /* its chats move, and those that it was the first choice of; nobody else */
+    remove_record(&worker[0]); /* the first choice of those that were placed elsewhere goes: nothing to them */
+    let_the_router_look("bob");
+    route(chats, "bob", again);
+    assert_memory_equal(again, placed, sizeof placed);
+    put_record(&worker[0]); /* one comes that is their first choice: they go there, and nobody else moves */
+    let_the_router_look("bob");
+    route(chats, "bob", placed);
+    for (size_t i = 0; i < CHATS; i++)
+        if (strcmp(placed[i], worker[0].queue) != 0)
+            assert_string_equal(placed[i], again[i]);
+    assert_in_range(count_at(placed, worker[0].queue), 5, 40);
+
+    remove_record(&worker[1]); /* its chats move, nobody else */
     let_the_router_look("bob");
     route(chats, "bob", again);
     only_moved_from(placed, again, worker[1].queue);
