@@ -82,7 +82,7 @@ struct queue_ops {
      */
     enum tr_rc (*consume)(struct queue *q, const char *name, uint32_t prefetch, queue_on_message *on_message,
                           queue_on_gap *on_gap, void *ctx, struct queue_consumer **ret_consumer, struct tr_err *err);
-    /* No on_message after this returns; deliveries in hand may still be settled.  Frees the consumer; NULL is fine. */
+    /* No on_message after this returns (nor once close began); deliveries in hand may still be settled.  Frees the consumer; NULL is fine. */
     void (*consumer_stop)(struct queue *q, struct queue_consumer *consumer);
 
     /* Settle, each exactly once a delivery; no callback, see rule 5. */

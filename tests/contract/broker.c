@@ -62,8 +62,8 @@ static void restarts(void **state)
                   f.by_rc[TR_UNCERTAIN], f.by_rc[TR_TRANSIENT]);
     assert_int_equal(f.by_rc[TR_OK] + f.by_rc[TR_UNCERTAIN] + f.by_rc[TR_TRANSIENT], each * rounds);
     support_count(b.loop, &r.distinct, f.by_rc[TR_OK]);
-    free(r.seen);
     bench_end(&b);
+    free(r.seen);
 }
 
 struct beat {
@@ -256,8 +256,8 @@ static void leader_killed(void **state)
     print_message("  %zu confirmed, %zu uncertain, %zu not sent\n", f.by_rc[TR_OK], f.by_rc[TR_UNCERTAIN],
                   f.by_rc[TR_TRANSIENT]);
     support_count(b.loop, &r.distinct, f.by_rc[TR_OK]);
-    free(r.seen);
     bench_end(&b);
+    free(r.seen);
 }
 
 /* The URL of some of the three nodes: `nodes` in order, as "13". */

@@ -116,8 +116,8 @@ void cut_connection(void **state)
     broker_proxy_set(l.proxy, PROXY_PASS);
     support_count(l.b.loop, &late.calls, 1);
     assert_int_equal(late.rc, TR_OK);
-    free(r.seen);
     line_close(&l);
+    free(r.seen);
 }
 
 /* A partition: no reset, no answer.  The heartbeat finds it, publishes end by their deadline, and it mends. */

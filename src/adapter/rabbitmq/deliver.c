@@ -221,7 +221,9 @@ void rmq_hand_out(struct rabbitmq_queue *q, struct queue_delivery *d)
     struct queue_consumer *const c = find_consumer(q, d->consumer);
     const uint64_t now = wall_ms();
 
-    if (c == NULL) {
+    if (q->closing) { /* it comes again, to somebody else */
+        rmq_delivery_free(d);
+    } else if (c == NULL) {
         settle(q, RMQ_REQUEUE, d->epoch, d->tag);
         rmq_delivery_free(d);
     } else if (d->due_ms > now) {
@@ -327,7 +329,7 @@ void rmq_gap(struct rabbitmq_queue *q, uint32_t consumer)
 {
     struct queue_consumer *const c = find_consumer(q, consumer);
 
-    if (c != NULL && c->on_gap != NULL)
+    if (c != NULL && c->on_gap != NULL && !q->closing)
         c->on_gap(c->ctx);
 }
 
