@@ -105,12 +105,12 @@ static enum tr_rc open_llama(const struct config *config, struct loop *loop, con
 {
     struct llama_engine_options opt = {0};
     uint64_t threads = 0, context = 0, kv = 0;
-    enum tr_rc rc = config_u64(config, "TROUPE_THREADS", 0, 512, &threads, err);
+    enum tr_rc rc = config_u64(config, "TROUPE_THREADS", &threads, err);
 
     if (rc == TR_OK)
-        rc = config_u64(config, "TROUPE_CONTEXT_TOKENS", 256, 1048576, &context, err);
+        rc = config_u64(config, "TROUPE_CONTEXT_TOKENS", &context, err);
     if (rc == TR_OK)
-        rc = config_u64(config, "TROUPE_KV_MIB", 16, 1048576, &kv, err);
+        rc = config_u64(config, "TROUPE_KV_MIB", &kv, err);
     if (rc != TR_OK)
         return rc;
     opt.threads = (uint32_t)threads;
@@ -197,8 +197,11 @@ static enum tr_rc open_rabbitmq(struct wiring *w, const char *url, struct tr_err
 {
     struct rabbitmq_options opt = {0};
     uint64_t ttl_ms = 0;
-    const enum tr_rc rc = config_u64(w->env.config, "TROUPE_WORKER_TTL_MS", 500, 3600000, &ttl_ms, err);
+    enum tr_rc rc = config_u64(w->env.config, "TROUPE_WORKER_TTL_MS", &ttl_ms, err);
 
+    if (rc == TR_OK && ttl_ms < 500)
+        rc = tr_fail(err, TR_INVALID,
+                     "TROUPE_WORKER_TTL_MS: at least 500 with RabbitMQ, whose heartbeat is a third of it");
     /* the broker gives a dead worker's queue to another within one TTL (contract 11.13) */
     opt.heartbeat_ms = ttl_ms / 3;
     return rc == TR_OK ? rabbitmq_queue_open(w->loop, url, &opt, &w->env.queue, err) : rc;

@@ -13,66 +13,80 @@
 #define ENV_FILE_MAX (256 * 1024)
 #define SECRET_FILE_MAX (64 * 1024)
 
+#define TEXT 0, 0, false
+
 static const struct key {
     const char *name, *value, *comment;
+    uint64_t min, max; /* of a whole number; max 0: it is none */
+    bool or_zero;      /* 0 is fine, too */
 } keys[] = {
     {"TROUPE_LISTEN", "127.0.0.1:8080",
-     "Where the gateway listens: address:port (port 0: any free one, told in the log)."},
+     "Where the gateway listens: address:port (port 0: any free one, told in the log).", TEXT},
     {"TROUPE_METRICS_LISTEN", "",
      "Where /metrics, /healthz and /readyz are served for those who watch: address:port; empty: nowhere but on "
-     "TROUPE_LISTEN. When it is set, TROUPE_LISTEN serves no /metrics."},
+     "TROUPE_LISTEN. When it is set, TROUPE_LISTEN serves no /metrics.",
+     TEXT},
     {"TROUPE_BROKER", "sqlite:data/queue.db",
      "The queues between the roles: sqlite:PATH, or amqp://user:password@host:5672/vhost (RabbitMQ; several hosts with "
-     "commas)."},
+     "commas).",
+     TEXT},
     {"TROUPE_HISTORY", "sqlite:data/history.db",
      "Chats and turns, sealed: sqlite:PATH, or cassandra://host1,host2:9042/keyspace (?replication=, &datacenter=, "
-     "&consistency=local)."},
+     "&consistency=local).",
+     TEXT},
     {"TROUPE_CATALOGUE", "sqlite:data/catalogue.db",
-     "Users and characters: sqlite:PATH, or postgresql://user:password@primary,replica:5432/database."},
+     "Users and characters: sqlite:PATH, or postgresql://user:password@primary,replica:5432/database.", TEXT},
     {"TROUPE_REGISTRY", "memory:",
      "Workers, connections, recent context, rate limits, all of which can be rebuilt: memory:, or "
-     "redis://:password@host:6379/0."},
+     "redis://:password@host:6379/0.",
+     TEXT},
     {"TROUPE_MEDIA", "file:data/media",
-     "Pictures, sound and video of chats, sealed: file:FOLDER, or s3://bucket (s3://bucket/prefix)."},
-    {"S3_ENDPOINT_URL", "", "Where that bucket is served: http://host:9000; empty: Amazon's of the region."},
-    {"S3_REGION", "us-east-1", "Its region."},
-    {"S3_ACCESS_KEY_ID", "", "Who we are there,"},
-    {"S3_SECRET_ACCESS_KEY", "", "and how we sign; better given as S3_SECRET_ACCESS_KEY_FILE."},
-    {"TROUPE_MEDIA_MAX_MIB", "25", "Largest picture, sound or video, in MiB."},
+     "Pictures, sound and video of chats, sealed: file:FOLDER, or s3://bucket (s3://bucket/prefix).", TEXT},
+    {"S3_ENDPOINT_URL", "", "Where that bucket is served: http://host:9000; empty: Amazon's of the region.", TEXT},
+    {"S3_REGION", "us-east-1", "Its region.", TEXT},
+    {"S3_ACCESS_KEY_ID", "", "Who we are there,", TEXT},
+    {"S3_SECRET_ACCESS_KEY", "", "and how we sign; better given as S3_SECRET_ACCESS_KEY_FILE.", TEXT},
+    {"TROUPE_MEDIA_MAX_MIB", "25", "Largest picture, sound or video, in MiB.", 1, 32768, false},
     {"TROUPE_ENGINE", "llama:.deps/models/SmolLM2-135M-Instruct.Q4_1.gguf",
      "What writes the replies, several in order of fallback, comma-separated: llama:PATH of a GGUF. "
-     "stub: answers without a model (?delay_ms=&gap_ms=), for tests."},
+     "stub: answers without a model (?delay_ms=&gap_ms=), for tests.",
+     TEXT},
     {"TROUPE_MASTER_KEY_FILE", "data/master.key",
-     "The key that seals the data keys; made on first start. Keep a copy of it apart from the data."},
-    {"TROUPE_CONTEXT_MESSAGES", "20", "How many recent messages a reply is written from, at least (up to twice that)."},
-    {"TROUPE_MAX_TOKENS", "256", "Longest reply, in tokens."},
-    {"TROUPE_TEMPERATURE", "0.8", "0 to 2; 0 always takes the likeliest token."},
-    {"TROUPE_THREADS", "0", "Threads of the llama engine; 0: as many as there are free cores."},
-    {"TROUPE_CONTEXT_TOKENS", "4096", "Longest prompt and reply together, in tokens."},
-    {"TROUPE_KV_MIB", "512", "Memory for the kept state of chats, in MiB."},
-    {"TROUPE_GENERATE_SECONDS", "120", "An engine that gives no sign of life for so long has failed."},
+     "The key that seals the data keys; made on first start. Keep a copy of it apart from the data.", TEXT},
+    {"TROUPE_CONTEXT_MESSAGES", "20", "How many recent messages a reply is written from, at least (up to twice that).",
+     2, 2000, false},
+    {"TROUPE_MAX_TOKENS", "256", "Longest reply, in tokens.", 1, 1000000, false},
+    {"TROUPE_TEMPERATURE", "0.8", "0 to 2; 0 always takes the likeliest token.", TEXT},
+    {"TROUPE_THREADS", "0", "Threads of the llama engine; 0: as many as there are free cores.", 0, 512, false},
+    {"TROUPE_CONTEXT_TOKENS", "4096", "Longest prompt and reply together, in tokens.", 256, 1048576, false},
+    {"TROUPE_KV_MIB", "512", "Memory for the kept state of chats, in MiB.", 16, 1048576, false},
+    {"TROUPE_GENERATE_SECONDS", "120", "An engine that gives no sign of life for so long has failed.", 1, 86400, false},
     {"TROUPE_ORIGINS", "",
-     "Allowed Origins of browsers, comma-separated; empty: the listener's own address, localhost, [::1]."},
-    {"TROUPE_RATE_USER", "60", "Messages a minute a user; 0: no limit."},
-    {"TROUPE_RATE_ADDRESS", "600", "Messages a minute an address; 0: no limit."},
-    {"TROUPE_TEXT_MAX", "8000", "Longest message, in characters."},
-    {"TROUPE_QUEUE_MAX", "10000", "Turns under way; past it a message is answered with `overloaded`."},
+     "Allowed Origins of browsers, comma-separated; empty: the listener's own address, localhost, [::1].", TEXT},
+    {"TROUPE_RATE_USER", "60", "Messages a minute a user; 0: no limit.", 0, 1000000, false},
+    {"TROUPE_RATE_ADDRESS", "600", "Messages a minute an address; 0: no limit.", 0, 1000000, false},
+    {"TROUPE_TEXT_MAX", "8000", "Longest message, in characters.", 1, 100000, false},
+    {"TROUPE_QUEUE_MAX", "10000", "Turns under way; past it a message is answered with `overloaded`.", 1, 100000000,
+     false},
     {"TROUPE_CONNECTIONS_MAX", "18000",
-     "Connections of the gateway at once (at most the open files of the process allow)."},
-    {"TROUPE_SEND_BUFFER_KIB", "256",
-     "What may wait for a slow reader: deltas are dropped first, then the connection."},
-    {"TROUPE_IDLE_SECONDS", "300", "A connection that answers no ping for so long is closed."},
-    {"TROUPE_WORKER_TTL_MS", "10000", "How long a worker counts as alive after its last sign of life."},
+     "Connections of the gateway at once (at most the open files of the process allow).", 1, 1000000, false},
+    {"TROUPE_SEND_BUFFER_KIB", "256", "What may wait for a slow reader: deltas are dropped first, then the connection.",
+     1, 1024 * 1024, false},
+    {"TROUPE_IDLE_SECONDS", "300", "A connection that answers no ping for so long is closed.", 3, 24 * 3600, false},
+    {"TROUPE_WORKER_TTL_MS", "10000", "How long a worker counts as alive after its last sign of life.", 100, 3600000,
+     false},
     {"TROUPE_LOAD_BOUND_PERCENT", "125",
      "A chat that is placed anew goes past a worker whose slots are all busy and which has more than this share of an "
      "even "
-     "load, to the next in line, and stays there; 100 to 1000, 0: never."},
+     "load, to the next in line, and stays there; 100 to 1000, 0: never.",
+     100, 1000, true},
     {"TROUPE_WORKER_ERRORS_MAX", "8",
      "So many failures of the engine in a row, and `troupe inference` hands over what it holds, leaves and exits with "
-     "1; 0: never."},
-    {"TROUPE_WORKER_RSS_MAX_MIB", "0", "The same past so much memory, in MiB; 0: no limit."},
-    {"TROUPE_DRAIN_SECONDS", "20", "How long a stop waits for what is under way."},
-    {"TROUPE_LOG_LEVEL", "info", "debug, info, warn, error."},
+     "1; 0: never.",
+     0, 1000000, false},
+    {"TROUPE_WORKER_RSS_MAX_MIB", "0", "The same past so much memory, in MiB; 0: no limit.", 0, 100000000, false},
+    {"TROUPE_DRAIN_SECONDS", "20", "How long a stop waits for what is under way.", 0, 3600, false},
+    {"TROUPE_LOG_LEVEL", "info", "debug, info, warn, error.", TEXT},
 };
 #define KEYS (sizeof keys / sizeof keys[0])
 
@@ -312,6 +326,7 @@ static enum tr_rc read_secret(struct config *c, size_t i, struct tr_err *err)
 enum tr_rc config_load(const char *path, struct config **ret_config, struct tr_err *err)
 {
     struct config *c = calloc(1, sizeof *c);
+    uint64_t number;
     enum tr_rc rc;
 
     if (c == NULL)
@@ -322,6 +337,9 @@ enum tr_rc config_load(const char *path, struct config **ret_config, struct tr_e
     for (size_t i = 0; i < KEYS && rc == TR_OK; i++)
         if (c->file[i] != NULL)
             rc = read_secret(c, i, err);
+    for (size_t i = 0; i < KEYS && rc == TR_OK; i++)
+        if (keys[i].max > 0)
+            rc = config_u64(c, keys[i].name, &number, err);
     if (rc == TR_OK) {
         *ret_config = c;
         c = NULL;
@@ -362,18 +380,19 @@ const char *config_str(const struct config *config, const char *key)
     return config->value[i] != NULL ? config->value[i] : keys[i].value;
 }
 
-enum tr_rc config_u64(const struct config *config, const char *key, uint64_t min, uint64_t max, uint64_t *ret_value,
-                      struct tr_err *err)
+enum tr_rc config_u64(const struct config *config, const char *key, uint64_t *ret_value, struct tr_err *err)
 {
+    const struct key *const k = &keys[known(key)];
     const char *const text = config_str(config, key);
     char *end = NULL;
     unsigned long long v;
 
     errno = 0;
     v = strtoull(text, &end, 10);
-    if (!isdigit((unsigned char)text[0]) || *end != '\0' || errno != 0 || v < min || v > max)
-        return tr_fail(err, TR_INVALID, "%s: '%.40s' is not a whole number from %llu to %llu", key, text,
-                       (unsigned long long)min, (unsigned long long)max);
+    if (!isdigit((unsigned char)text[0]) || *end != '\0' || errno != 0 || v > k->max ||
+        (v < k->min && !(v == 0 && k->or_zero)))
+        return tr_fail(err, TR_INVALID, "%s: '%.40s' is not a whole number from %llu to %llu%s", key, text,
+                       (unsigned long long)k->min, (unsigned long long)k->max, k->or_zero ? ", or 0" : "");
     *ret_value = v;
     return TR_OK;
 }

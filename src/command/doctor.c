@@ -6,11 +6,14 @@
 #include "command/boot.h"
 #include "command/command.h"
 #include "keyfile.h"
+#include "role/common/address.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define CLOCK_APART_MAX_MS 2000
@@ -51,14 +54,41 @@ static const struct store {
     {WIRING_MEDIA, "media", "TROUPE_MEDIA"},
 };
 
+/* The nearest folder above that is there, into `folder`: may we make something in it?  Roles make the folders between. */
+static bool can_be_made(const char *path, char folder[PATH_MAX])
+{
+    struct stat st;
+
+    snprintf(folder, PATH_MAX, "%s", path);
+    do {
+        char *const slash = strrchr(folder, '/');
+
+        if (slash == NULL)
+            strcpy(folder, ".");
+        else
+            slash[slash == folder] = '\0';
+    } while (stat(folder, &st) != 0 && errno == ENOENT && strcmp(folder, ".") != 0 && strcmp(folder, "/") != 0);
+    return stat(folder, &st) == 0 && S_ISDIR(st.st_mode) && access(folder, W_OK | X_OK) == 0;
+}
+
 static void look_at_embedded(struct doctor *d, const struct store *s, const struct wiring_store *is, const char *shown)
 {
     struct wiring w;
     struct tr_err err = {0};
+    char folder[PATH_MAX];
     enum tr_rc rc;
 
+    if (*is->path == '\0' && strcmp(shown, "memory:") != 0) {
+        tell(d, BAD, s->name, "%s  %s names no path", shown, s->key);
+        return;
+    }
     if (*is->path == '\0') {
         tell(d, GOOD, s->name, "%s  in this process", shown);
+        return;
+    }
+    if (access(is->path, F_OK) != 0 && errno == ENOENT && !can_be_made(is->path, folder)) {
+        tell(d, BAD, s->name,
+             "%s  not there yet, and it can't be made: %.100s is no folder that this user may write to", shown, folder);
         return;
     }
     if (access(is->path, F_OK) != 0 && errno == ENOENT) {
@@ -135,6 +165,16 @@ static void look_at_store(struct doctor *d, const struct store *s)
         look_at_embedded(d, s, &is, shown);
     else
         look_at_server(d, s, shown);
+}
+
+static void look_at_listener(struct doctor *d, const char *key)
+{
+    const char *const text = config_str(d->config, key);
+    struct sockaddr_storage address;
+    struct tr_err err = {0};
+
+    if (*text != '\0' && address_parse(text, &address, &err) != TR_OK)
+        tell(d, BAD, "listener", "%s: %s", key, tr_err_text(&err));
 }
 
 static void look_at_key(struct doctor *d)
@@ -247,6 +287,8 @@ int command_doctor(const struct config *config, int argc, char **argv)
     }
     for (size_t i = 0; i < sizeof stores / sizeof stores[0]; i++)
         look_at_store(&d, &stores[i]);
+    look_at_listener(&d, "TROUPE_LISTEN");
+    look_at_listener(&d, "TROUPE_METRICS_LISTEN");
     look_at_key(&d);
     look_at_engine(&d);
     look_at_workers(&d);

@@ -330,7 +330,7 @@ static int command_run(const struct role *role, const struct config *config, int
     u->role = role;
     status = parse(u, argc, argv);
     if (status == EXIT_DONE) {
-        rc = config_u64(config, "TROUPE_DRAIN_SECONDS", 0, 3600, &u->drain_seconds, &err);
+        rc = config_u64(config, "TROUPE_DRAIN_SECONDS", &u->drain_seconds, &err);
         if (rc != TR_OK) {
             status = EXIT_USAGE;
         } else {

@@ -384,16 +384,16 @@ static void starting_step(struct desk_request *r)
 static enum tr_rc read_limits(struct desk *d, struct tr_err *err)
 {
     const struct config *c = d->env.config;
-    enum tr_rc rc = config_u64(c, "TROUPE_TEXT_MAX", 1, 100000, &d->text_max, err);
+    enum tr_rc rc = config_u64(c, "TROUPE_TEXT_MAX", &d->text_max, err);
 
     if (rc == TR_OK)
-        rc = config_u64(c, "TROUPE_WORKER_TTL_MS", 100, 3600000, &d->gateway_ttl_ms, err);
+        rc = config_u64(c, "TROUPE_WORKER_TTL_MS", &d->gateway_ttl_ms, err);
     if (rc == TR_OK)
-        rc = config_u64(c, "TROUPE_QUEUE_MAX", 1, 100000000, &d->queue_max, err);
+        rc = config_u64(c, "TROUPE_QUEUE_MAX", &d->queue_max, err);
     if (rc == TR_OK)
-        rc = config_u64(c, "TROUPE_RATE_USER", 0, 1000000, &d->rate_user, err);
+        rc = config_u64(c, "TROUPE_RATE_USER", &d->rate_user, err);
     if (rc == TR_OK)
-        rc = config_u64(c, "TROUPE_RATE_ADDRESS", 0, 1000000, &d->rate_address, err);
+        rc = config_u64(c, "TROUPE_RATE_ADDRESS", &d->rate_address, err);
     return rc;
 }
 

@@ -152,13 +152,13 @@ static enum tr_rc read_config(struct gateway *g, struct tr_err *err)
     struct rlimit files;
     enum tr_rc rc;
 
-    rc = config_u64(config, "TROUPE_CONNECTIONS_MAX", 1, 1000000, &conns, err);
+    rc = config_u64(config, "TROUPE_CONNECTIONS_MAX", &conns, err);
     if (rc == TR_OK)
-        rc = config_u64(config, "TROUPE_SEND_BUFFER_KIB", 1, 1024 * 1024, &kib, err);
+        rc = config_u64(config, "TROUPE_SEND_BUFFER_KIB", &kib, err);
     if (rc == TR_OK)
-        rc = config_u64(config, "TROUPE_IDLE_SECONDS", 3, 24 * 3600, &idle, err);
+        rc = config_u64(config, "TROUPE_IDLE_SECONDS", &idle, err);
     if (rc == TR_OK)
-        rc = config_u64(config, "TROUPE_MEDIA_MAX_MIB", 1, 32768, &media_mib, err);
+        rc = config_u64(config, "TROUPE_MEDIA_MAX_MIB", &media_mib, err);
     if (rc != TR_OK)
         return rc;
     g->media_max = media_mib << 20;
@@ -251,7 +251,7 @@ void gateway_drain(struct gateway *g, void (*drained)(void *ctx), void *ctx)
 {
     uint64_t seconds = 20;
 
-    if (config_u64(g->env->config, "TROUPE_DRAIN_SECONDS", 0, 3600, &seconds, NULL) != TR_OK)
+    if (config_u64(g->env->config, "TROUPE_DRAIN_SECONDS", &seconds, NULL) != TR_OK)
         seconds = 20;
     g->draining = true;
     g->drained_cb = drained;

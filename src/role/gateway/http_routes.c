@@ -315,7 +315,12 @@ static void get_readyz(struct conn *c, const struct http_request *req, const cha
         http_error(c, 503, "overloaded", "not ready: a store or a queue does not answer, or too many turns wait", NULL,
                    "Retry-After: 2\r\n", false);
     } else {
-        buf_add_str(&json, "{\"status\":\"ready\"}");
+        buf_add_str(&json, "{\"status\":\"ready\"");
+        if (why.len > 0) { /* it serves without these */
+            buf_add_str(&json, ",\"degraded\":");
+            json_str(&json, buf_str(&why));
+        }
+        buf_add_str(&json, "}");
         http_reply_json(c, 200, &json, NULL);
     }
     buf_release(&why);

@@ -381,7 +381,7 @@ static void ask_rate(struct upload *u)
     uint64_t rate = 0;
 
     uuid_format(&u->user, key + 6);
-    if (config_u64(env->config, "TROUPE_RATE_USER", 0, 1000000, &rate, NULL) != TR_OK || rate == 0 ||
+    if (config_u64(env->config, "TROUPE_RATE_USER", &rate, NULL) != TR_OK || rate == 0 ||
         env->registry->ops->rate_take(env->registry, key, (uint32_t)rate, on_rated, u, &u->op, NULL) != TR_OK)
         ask_key(u);
 }

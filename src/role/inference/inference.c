@@ -177,20 +177,20 @@ static enum tr_rc read_config(struct inference *r, struct tr_err *err)
 {
     const struct config *c = r->env.config;
     uint64_t generate_s = 0, drain_s = 0;
-    enum tr_rc rc = config_u64(c, "TROUPE_CONTEXT_MESSAGES", 2, 2000, &r->keep, err);
+    enum tr_rc rc = config_u64(c, "TROUPE_CONTEXT_MESSAGES", &r->keep, err);
 
     if (rc == TR_OK)
-        rc = config_u64(c, "TROUPE_MAX_TOKENS", 1, 1000000, &r->max_tokens, err);
+        rc = config_u64(c, "TROUPE_MAX_TOKENS", &r->max_tokens, err);
     if (rc == TR_OK)
-        rc = config_u64(c, "TROUPE_GENERATE_SECONDS", 1, 86400, &generate_s, err);
+        rc = config_u64(c, "TROUPE_GENERATE_SECONDS", &generate_s, err);
     if (rc == TR_OK)
-        rc = config_u64(c, "TROUPE_WORKER_TTL_MS", 100, 3600000, &r->ttl_ms, err);
+        rc = config_u64(c, "TROUPE_WORKER_TTL_MS", &r->ttl_ms, err);
     if (rc == TR_OK)
-        rc = config_u64(c, "TROUPE_DRAIN_SECONDS", 0, 3600, &drain_s, err);
+        rc = config_u64(c, "TROUPE_DRAIN_SECONDS", &drain_s, err);
     if (rc == TR_OK)
-        rc = config_u64(c, "TROUPE_WORKER_ERRORS_MAX", 0, 1000000, &r->errors_max, err);
+        rc = config_u64(c, "TROUPE_WORKER_ERRORS_MAX", &r->errors_max, err);
     if (rc == TR_OK)
-        rc = config_u64(c, "TROUPE_WORKER_RSS_MAX_MIB", 0, 100000000, &r->rss_max_mib, err);
+        rc = config_u64(c, "TROUPE_WORKER_RSS_MAX_MIB", &r->rss_max_mib, err);
     if (rc == TR_OK)
         rc = read_temperature(c, &r->temperature, err);
     r->generate_ms = generate_s * 1000;

@@ -558,7 +558,7 @@ void notifier_drain(struct notifier *r, void (*drained)(void *ctx), void *ctx)
     r->drained = drained;
     r->drained_ctx = ctx;
     stop_consuming(r);
-    if (config_u64(r->env.config, "TROUPE_DRAIN_SECONDS", 0, 3600, &seconds, &err) != TR_OK)
+    if (config_u64(r->env.config, "TROUPE_DRAIN_SECONDS", &seconds, &err) != TR_OK)
         log_event(LOG_WARN, "notifier.config", "cause=%Q", tr_err_text(&err));
     timer_again(r->timer, seconds * 900); /* a tenth is left for closing */
     check_drained(r);

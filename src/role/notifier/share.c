@@ -142,7 +142,7 @@ enum tr_rc share_new(const struct role_env *env, void (*yield)(void *ctx, unsign
     s->ctx = ctx;
     s->me = (struct registry_worker){.character = GROUP, .slots = 1, .weight = 1};
     snprintf(s->me.id, sizeof s->me.id, "%s", env->instance);
-    rc = config_u64(env->config, "TROUPE_WORKER_TTL_MS", 100, 3600000, &s->ttl_ms, err);
+    rc = config_u64(env->config, "TROUPE_WORKER_TTL_MS", &s->ttl_ms, err);
     if (rc == TR_OK)
         rc = timer_start(env->loop, 0, s->ttl_ms / 3, on_timer, s, &s->timer);
     if (rc != TR_OK) {

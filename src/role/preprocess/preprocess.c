@@ -504,7 +504,7 @@ enum tr_rc preprocess_start(const struct role_env *env, preprocess_started *star
     }
     r->env = *env;
     *s = (struct start){.r = r, .started = started, .ctx = ctx};
-    rc = config_u64(env->config, "TROUPE_WORKER_TTL_MS", 100, 3600000, &ttl_ms, err);
+    rc = config_u64(env->config, "TROUPE_WORKER_TTL_MS", &ttl_ms, err);
     if (rc == TR_OK)
         rc = router_new(env, on_workers_read, r, &r->router, err);
     if (rc == TR_OK)
@@ -538,7 +538,7 @@ void preprocess_drain(struct preprocess *r, void (*drained)(void *ctx), void *ct
     r->consumer = NULL;
     drainer_free(r->drainer);
     r->drainer = NULL;
-    if (config_u64(r->env.config, "TROUPE_DRAIN_SECONDS", 0, 3600, &seconds, &err) != TR_OK)
+    if (config_u64(r->env.config, "TROUPE_DRAIN_SECONDS", &seconds, &err) != TR_OK)
         log_event(LOG_WARN, "preprocess.config", "cause=%Q", tr_err_text(&err));
     timer_again(r->drain_timer, r->in_hand == 0 ? 0 : seconds * 900); /* a tenth is left for closing */
 }

@@ -75,12 +75,9 @@ enum tr_rc router_new(const struct role_env *env, void (*on_read)(void *ctx), vo
 
     if (router == NULL)
         return tr_fail(err, TR_NOMEM, "router");
-    rc = config_u64(env->config, "TROUPE_LOAD_BOUND_PERCENT", 0, 1000, &percent, err);
-    if (rc == TR_OK && percent > 0 && percent < 100)
-        rc = tr_fail(err, TR_INVALID,
-                     "TROUPE_LOAD_BOUND_PERCENT: less than an even share can't be had: 100 to 1000, or 0");
+    rc = config_u64(env->config, "TROUPE_LOAD_BOUND_PERCENT", &percent, err);
     if (rc == TR_OK)
-        rc = config_u64(env->config, "TROUPE_WORKER_TTL_MS", 100, 3600000, &ttl_ms, err);
+        rc = config_u64(env->config, "TROUPE_WORKER_TTL_MS", &ttl_ms, err);
     if (rc != TR_OK) {
         free(router);
         return rc;
