@@ -308,7 +308,8 @@ void assert_object(const char *name, unsigned seed, uint64_t size)
     uint64_t at = 0;
 
     do {
-        assert_int_equal(read_at(name, at, MEDIA_READ_MAX, &g), TR_OK);
+        if (read_at(name, at, MEDIA_READ_MAX, &g) != TR_OK)
+            fail_msg("at %llu: %s", (unsigned long long)at, g->w.err.msg);
         assert_int_equal(g->size, size);
         assert_int_equal(g->data.len, size - at < MEDIA_READ_MAX ? size - at : MEDIA_READ_MAX);
         for (size_t i = 0; i < g->data.len; i++)

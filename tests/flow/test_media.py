@@ -2,10 +2,13 @@
 stays bounded.  With TROUPE_TEST_MEDIA set (a URL, and S3_… beside it) the same on that store; what looks into files is left out then."""
 import asyncio
 import http.client
+import http.server
 import json
 import os
+import shutil
 import socket
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -167,7 +170,10 @@ def whose():
         assert status == 405 and h["Allow"] == "GET, HEAD, DELETE", (status, h)
         assert u.http("GET", "/api/media/" + media)[0] == 200
         assert u.http("DELETE", "/api/media/" + media)[0] == 204
-        assert u.http("GET", "/api/media/" + media)[0] == 404 and u.http("DELETE", "/api/media/" + media)[0] == 404
+        assert u.http("GET", "/api/media/" + media)[0] == 404
+        for user in (u, User(s)):  # who has, and who never had, a file
+            status, _, body = user.http("DELETE", "/api/media/" + media)
+            assert status == 404 and error(body)["message"] == "There is no such media.", (status, body)
 
 
 def limits():
@@ -311,6 +317,165 @@ async def forgetting():
         assert s.stop() == 0
     finally:
         s.remove()
+
+
+async def left_by_a_kill():
+    """A kill right after the answer to a deletion, before its media went: they go when it is asked for again, or when the user sends
+    the next file.  (What a kill in that moment leaves is put back from a copy: the moment is too short to be hit.)"""
+    s = await server().start_async()
+    top, copy = os.path.join(s.folder, "data", "media"), os.path.join(s.folder, "copy")
+
+    def killed():
+        s.kill()
+        shutil.rmtree(top)
+        shutil.copytree(copy, top)
+        s.start()
+    try:
+        u = User(s)
+
+        def there(m):
+            return u.http("HEAD", "/api/media/" + m)[0] == 200
+        again, later, turns, kept = (u.put(PNG) for _ in range(4))
+        async with Client(s, u.token) as c:
+            one, two, three = [(await c.open())["chat"] for _ in range(3)]
+            await c.reply((await c.ask("send", chat=one, id="a", text="a", media=[again]))["turn"])
+            await c.reply((await c.ask("send", chat=two, id="b", text="b", media=[later]))["turn"])
+            turn = (await c.ask("send", chat=three, id="c", text="c", media=[turns, kept]))["turn"]
+            other = (await c.ask("send", chat=three, id="d", text="d", media=[kept]))["turn"]
+            await c.reply(turn)
+            await c.reply(other)
+        shutil.copytree(top, copy)
+        assert len(files(s)) == 9, files(s)
+        assert u.http("DELETE", "/api/chats/" + one)[0] == 204
+        killed()
+        assert there(again), "left"
+        assert u.http("DELETE", "/api/chats/" + one)[0] == 404
+        until(lambda: not there(again), "the repeat lets go of them")
+        assert there(later) and there(turns) and there(kept)
+        shutil.rmtree(copy)
+        shutil.copytree(top, copy)
+        assert u.http("DELETE", "/api/chats/" + two)[0] == 204
+        killed()
+        async with Client(s, u.token) as c:
+            await c.open(chat=three)
+            await c.ask("delete", turn=turn)
+        killed()
+        assert there(later) and there(turns) and there(kept), "left"
+        u.put(PNG)
+        until(lambda: not there(later) and not there(turns), "the next file lets go of them")
+        assert there(kept), "another turn names it"
+        left = [f for f in files(s) if "." in f]
+        assert len(left) == 1 and kept in left[0] and three in left[0], left
+        killed()
+        assert there(turns), "left"
+        async with Client(s, u.token) as c:
+            await c.open(chat=three)
+            try:
+                await c.ask("delete", turn=turn)
+                raise AssertionError("deleted twice")
+            except Refused as e:
+                assert e.code == "not_found", e.frame
+        await asyncio.to_thread(until, lambda: not there(turns) and not there(later), "the repeat lets go of it")
+        assert there(kept)
+        assert s.stop() == 0
+    finally:
+        s.remove()
+
+
+async def refusing_s3():
+    """An S3 that refuses everything is a store that is away: nothing is called damaged, or not there."""
+    class No(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self):
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = b"<Error><Code>%s</Code></Error>" % code[0]
+            self.send_response(404 if code[0] == b"NoSuchBucket" else 403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        do_GET = do_PUT = do_POST = do_DELETE = answer
+
+        def log_message(self, *args):
+            pass
+    code = [b"AccessDenied"]
+    s3 = http.server.ThreadingHTTPServer(("127.0.0.1", 0), No)
+    threading.Thread(target=s3.serve_forever, daemon=True).start()
+    s = Server(TROUPE_MEDIA="s3://bucket", S3_ENDPOINT_URL="http://127.0.0.1:%d" % s3.server_port, S3_REGION="us-east-1",
+               S3_ACCESS_KEY_ID="a", S3_SECRET_ACCESS_KEY="b")
+    await s.start_async()
+    try:
+        u = User(s)
+        for code[0] in (b"AccessDenied", b"RequestTimeTooSkewed", b"SignatureDoesNotMatch", b"NoSuchBucket"):
+            for method, path, body in (("POST", "", PNG), ("GET", "/" + NOBODY, None)):
+                status, h, answer = await asyncio.to_thread(u.http, method, "/api/media" + path, body)
+                assert status == 503 and "Retry-After" in h and "store of media" in error(answer)["message"], (code, method, answer)
+        status, _, answer = await asyncio.to_thread(u.http, "DELETE", "/api/media/" + NOBODY)
+        assert status == 503 and "store of media" in error(answer)["message"], answer
+        async with Client(s, u.token) as c:
+            chat = (await c.open())["chat"]
+            try:
+                await c.ask("send", chat=chat, id="i", text="t", media=[NOBODY])
+                raise AssertionError("taken")
+            except Refused as e:
+                assert e.code == "overloaded" and "store of media" in e.frame["message"] and e.frame["retry_after_ms"] > 0, e.frame
+            await c.reply(await c.say(chat, "words go on"))
+        assert (await asyncio.to_thread(u.s.http, "GET", "/readyz"))[0] == 200
+        assert s.stop() == 0
+    finally:
+        s.remove()
+        s3.shutdown()
+
+
+def slow():
+    """Who sends next to nothing is told so after half a minute, and does not hold a place; who sends 24 KiB a second may go on."""
+    head = "POST /api/media HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n"
+    with server(TROUPE_RATE_ADDRESS=1000) as s:
+        raws = []
+
+        def begin(token):
+            raws.append(socket.create_connection(("127.0.0.1", s.port)))
+            raws[-1].sendall((head % (token, 10 << 20)).encode() + PNG)
+            raws[-1].setblocking(False)
+
+        def answer(raw):
+            try:
+                return raw.recv(4000)
+            except BlockingIOError:
+                return None
+        for _ in range(4):
+            token = s.session()["token"]
+            for _ in range(4):
+                begin(token)
+        time.sleep(0.5)
+        assert all(answer(raw) is None for raw in raws)
+        status, e = User(s).upload(PNG)
+        assert status == 429 and "your address" in e["error"]["message"], (status, e)
+        start = time.monotonic()
+        told = {}
+        while len(told) < 15 and time.monotonic() - start < 60:
+            time.sleep(1)
+            raws[0].sendall(bytes(24 << 10))
+            for n, raw in enumerate(raws):
+                got = None if n in told else answer(raw)
+                if got is not None:
+                    told[n] = (got, time.monotonic() - start)
+                elif n > 0 and n not in told:
+                    raw.send(b"x")
+        assert sorted(told) == list(range(1, 16)), told
+        for got, at in told.values():
+            assert got.startswith(b"HTTP/1.1 408 ") and b"too slowly" in got and 28 < at < 50, (got, at)
+        for raw in raws:
+            raw.close()
+        until(lambda: User(s).upload(PNG)[0] == 200, "there is room again")
+
+
+def address_rate():
+    with server(TROUPE_RATE_ADDRESS=3) as s:
+        for _ in range(3):
+            User(s).put(PNG)
+        status, h, body = User(s).http("POST", "/api/media", PNG)
+        assert status == 429 and int(h["Retry-After"]) > 0 and error(body)["code"] == "rate_limited", (status, body)
 
 
 def rss(s):
@@ -493,4 +658,5 @@ if STORE:  # the bucket
     made = with_init.command("init", **{k: v for k, v in os.environ.items() if k.startswith("S3_")})
     assert made.returncode == 0, made.stderr
     with_init.remove()
-run([types, sizes_and_ranges, whose, limits, in_chats, forgetting, memory, canary] + ([] if STORE else [cut, tampered]))
+run([types, sizes_and_ranges, whose, limits, in_chats, forgetting, slow, address_rate, memory, canary] +
+    ([] if STORE else [left_by_a_kill, refusing_s3, cut, tampered]))

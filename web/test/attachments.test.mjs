@@ -206,6 +206,26 @@ test('a message that is taken back brings its files along; those that are gone a
   assert.equal(shown.size, 0);
 });
 
+test('what was attached while a message was on its way, and has no room when it comes back, goes and is told', async () => {
+  const { tray, removed, shown, said, way } = fresh();
+  tray.add(['a', 'b', 'c', 'd', 'e', 'f', 'g'].map((n) => file(n)));
+  for (const n of 'abcdefg') await way(n).stored();
+  const taken = tray.take();
+  tray.add(['v', 'w', 'x', 'y'].map((n) => file(n)));
+  await way('w').stored();
+  await way('v').stored();
+  assert.deepEqual(states(tray), ['stored', 'stored', 'sending', 'sending']);
+  tray.putBack(taken, false);
+  assert.deepEqual(names(tray), ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'v']);
+  assert.deepEqual(removed, ['id-w'], 'the server forgets what was stored');
+  assert.ok(way('x').aborted && way('y').aborted, 'the others are cut');
+  assert.match(said.at(-1), /8 files at most; 3 were left out/);
+  assert.equal(shown.size, 8);
+  await turns();
+  tray.clear();
+  assert.equal(shown.size, 0);
+});
+
 test('kinds and sizes', () => {
   assert.deepEqual(['image/png', 'audio/x-wav', 'video/mp4', 'application/ogg', 'text/html', undefined].map(kindOf),
     ['image', 'audio', 'video', 'audio', 'other', 'other']);

@@ -79,7 +79,7 @@ static void on_made(void *ctx, enum tr_rc rc, const struct s3_reply *reply, cons
 static void on_there(void *ctx, enum tr_rc rc, const struct s3_reply *reply, const struct tr_err *err)
 {
     struct admin *a = ctx;
-    struct s3_ask ask = {.method = "PUT", .write = true};
+    struct s3_ask ask = {.method = "PUT", .write = true, .exact = true};
     struct tr_err own = {0};
 
     a->request = NULL;
@@ -108,7 +108,7 @@ static void on_there(void *ctx, enum tr_rc rc, const struct s3_reply *reply, con
 
 enum tr_rc s3_init(struct media *m, service_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
-    const struct s3_ask ask = {.method = "GET", .query = LOOK};
+    const struct s3_ask ask = {.method = "GET", .query = LOOK, .exact = true};
     struct admin *a = admin_new(m, ctx);
 
     if (a == NULL)
@@ -139,7 +139,7 @@ static void on_checked(void *ctx, enum tr_rc rc, const struct s3_reply *reply, c
 
 enum tr_rc s3_check(struct media *m, service_checked *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
-    const struct s3_ask ask = {.method = "GET", .query = LOOK, .once = true, .timeout_ms = S3_CHECK_MS};
+    const struct s3_ask ask = {.method = "GET", .query = LOOK, .once = true, .exact = true, .timeout_ms = S3_CHECK_MS};
     struct admin *a = admin_new(m, ctx);
 
     if (a == NULL)
@@ -214,8 +214,10 @@ static void on_uploads(void *ctx, enum tr_rc rc, const struct s3_reply *reply, c
     size_t at = 0;
 
     a->request = NULL;
-    if (rc == TR_OK && (rc = s3_is(a->m, reply, "ListMultipartUploadsResult", &own)) != TR_OK)
+    if (rc == TR_OK && s3_is(a->m, reply, "ListMultipartUploadsResult", &own) != TR_OK) {
+        rc = own.rc = TR_TRANSIENT;
         err = &own;
+    }
     if (rc == TR_OK) {
         a->uploads = calloc(UPLOADS_MAX, sizeof *a->uploads);
         if (a->uploads == NULL)

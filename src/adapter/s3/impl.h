@@ -68,7 +68,11 @@ struct s3_reply {
     bool ranged;                                  /* it came with Content-Range */
     uint64_t clock_ms;                            /* Date */
 };
-/* rc: TR_OK for a status of 2xx, TR_NOT_FOUND for 404, TR_INVALID where it was refused for good. */
+/*
+ * rc: TR_OK for a status of 2xx, TR_NOT_FOUND for an object (or an upload) that is not there.  Refused for good, the bucket is
+ * missing, or what answers is not S3: TR_TRANSIENT, for who runs the server can mend it, and no object is damaged by it; to
+ * `exact` asks (init, check) TR_NOT_FOUND for the bucket and TR_INVALID for the others.  The words are the same.
+ */
 typedef void s3_done(void *ctx, enum tr_rc rc, const struct s3_reply *reply, const struct tr_err *err);
 
 struct s3_ask {
@@ -82,6 +86,7 @@ struct s3_ask {
     uint64_t timeout_ms;
     bool write; /* its end is uncertain where the connection broke */
     bool once;  /* not tried again */
+    bool exact; /* see s3_done */
 };
 
 struct s3_media {

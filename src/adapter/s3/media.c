@@ -67,7 +67,7 @@ static void on_plain(void *ctx, enum tr_rc rc, const struct s3_reply *reply, con
 
 static void on_removed(void *ctx, enum tr_rc rc, const struct s3_reply *reply, const struct tr_err *err)
 {
-    const bool gone = rc == TR_NOT_FOUND && strcmp(reply->code, "NoSuchBucket") != 0;
+    const bool gone = rc == TR_NOT_FOUND; /* the object; not the bucket */
 
     on_plain(ctx, gone ? TR_OK : rc, reply, gone ? NULL : err);
 }
@@ -139,7 +139,7 @@ static void on_read(void *ctx, enum tr_rc rc, const struct s3_reply *reply, cons
         data = reply->body; /* the whole, where that is within the range */
         size = reply->size;
     } else if (rc == TR_OK) {
-        rc = tr_fail(&own, TR_INVALID, "S3 at %.80s takes no ranges", s->m->host);
+        rc = tr_fail(&own, TR_TRANSIENT, "S3 at %.80s takes no ranges", s->m->host);
         err = &own;
     }
     if (data.len > s->len)
@@ -176,10 +176,10 @@ static void on_listed(void *ctx, enum tr_rc rc, const struct s3_reply *reply, co
     struct slice entry;
     size_t at = 0, n = 0;
 
-    if (rc == TR_OK)
-        rc = s3_is(s->m, reply, "ListBucketResult", &own);
-    if (rc == TR_INVALID && own.rc == rc)
+    if (rc == TR_OK && s3_is(s->m, reply, "ListBucketResult", &own) != TR_OK) {
+        rc = own.rc = TR_TRANSIENT;
         err = &own;
+    }
     if (rc == TR_OK) {
         names = calloc(s->limit, sizeof *names);
         list = calloc(s->limit, sizeof *list);
@@ -329,9 +329,12 @@ static enum tr_rc read_endpoint(struct s3_media *m, const struct s3_options *o, 
     }
     tls = strncmp(text, "https://", 8) == 0;
     rc = url_parse(text, tls ? 443 : 80, &url, err);
-    if (rc == TR_OK && (url.hosts != 1 || (!tls && strcmp(url.scheme, "http") != 0) || url.user != NULL ||
-                        url.path[0] != '\0' || url.query_n > 0 || strlen(url.host[0].name) > 250))
-        rc = tr_fail(err, TR_INVALID, "S3_ENDPOINT_URL: expected http://host:port or https://host, and nothing more");
+    if (rc == TR_INVALID ||
+        (rc == TR_OK && (url.hosts != 1 || (!tls && strcmp(url.scheme, "http") != 0) || url.user != NULL ||
+                         url.path[0] != '\0' || url.query_n > 0 || strlen(url.host[0].name) > 250)))
+        rc = tr_fail(err, TR_INVALID,
+                     "S3_ENDPOINT_URL: expected something like http://127.0.0.1:9000 or https://s3.example.com, and "
+                     "nothing behind it");
     if (rc == TR_OK) {
         six = strchr(url.host[0].name, ':') != NULL;
         snprintf(host, sizeof host, "%s%s%s", six ? "[" : "", url.host[0].name, six ? "]" : "");
@@ -342,8 +345,6 @@ static enum tr_rc read_endpoint(struct s3_media *m, const struct s3_options *o, 
         m->endpoint = strdup(endpoint);
         if (m->host == NULL || m->endpoint == NULL)
             rc = tr_fail(err, TR_NOMEM, "S3");
-    } else {
-        rc = tr_wrap(err, rc, "S3_ENDPOINT_URL");
     }
     url_release(&url);
     return rc;

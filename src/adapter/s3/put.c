@@ -202,7 +202,7 @@ static void on_part(void *ctx, enum tr_rc rc, const struct s3_reply *reply, cons
     if (over(put))
         return;
     if (rc == TR_OK && (reply->etag[0] == '\0' || strpbrk(reply->etag, "<>&") != NULL)) {
-        put_answer(put, tr_fail(&put->err, TR_INVALID, "S3: a part has no tag"), NULL);
+        put_answer(put, tr_fail(&put->err, TR_TRANSIENT, "S3: a part has no tag"), NULL);
         return;
     }
     if (rc != TR_OK) {
@@ -246,7 +246,7 @@ static void on_created(void *ctx, enum tr_rc rc, const struct s3_reply *reply, c
     if (over(put))
         return;
     if (rc == TR_OK && !s3_xml_text(reply->body, "UploadId", put->upload, sizeof put->upload))
-        rc = tr_fail(&put->err, TR_INVALID, "S3: an upload without an id");
+        rc = tr_fail(&put->err, TR_TRANSIENT, "S3: an upload without an id");
     else if (rc != TR_OK)
         put->err = *err;
     if (rc != TR_OK) {
@@ -271,7 +271,8 @@ static void on_single(void *ctx, enum tr_rc rc, const struct s3_reply *reply, co
     if (over(put))
         return;
     if (rc == TR_OK && reply->etag[0] == '\0') { /* S3 names what it has */
-        put_answer(put, tr_fail(&put->err, TR_INVALID, "S3: an object without a tag: is S3_ENDPOINT_URL right?"), NULL);
+        put_answer(put, tr_fail(&put->err, TR_TRANSIENT, "S3: an object without a tag: is S3_ENDPOINT_URL right?"),
+                   NULL);
         return;
     }
     put->finished = rc == TR_OK;

@@ -36,7 +36,7 @@ struct s3_request {
     char hash[65];
     uint64_t from;
     size_t len, limit;
-    bool write, once;
+    bool write, once, exact;
     bool sent;      /* an attempt may have reached the server */
     bool cancelled; /* the call is on its way */
     bool too_long;
@@ -238,23 +238,26 @@ static const struct {
     {"PermanentRedirect", "the bucket is in another region: set S3_REGION and S3_ENDPOINT_URL"},
 };
 
-/* What a refusal means, for people. */
+/* What a refusal means, for people; and for callers, see s3_done. */
 static enum tr_rc refused(struct s3_request *r)
 {
     const struct s3_media *m = r->m;
     const unsigned status = r->reply.status;
+    const enum tr_rc no = r->exact ? TR_INVALID : TR_TRANSIENT;
+    const bool bucket = strcmp(r->reply.code, "NoSuchBucket") == 0;
 
     for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++)
         if (strcmp(r->reply.code, refusals[i].code) == 0)
-            return tr_fail(&r->err, TR_INVALID, "S3 at %.80s: %s", m->host, refusals[i].words);
-    if (strcmp(r->reply.code, "NoSuchBucket") == 0 || (status == 404 && strcmp(r->method, "HEAD") == 0))
-        return tr_fail(&r->err, TR_NOT_FOUND, "S3 at %.80s has no bucket %.60s: run `troupe init`", m->host, m->bucket);
+            return tr_fail(&r->err, no, "S3 at %.80s: %s", m->host, refusals[i].words);
+    if (bucket)
+        return tr_fail(&r->err, r->exact ? TR_NOT_FOUND : no, "S3 at %.80s has no bucket %.60s: run `troupe init`",
+                       m->host, m->bucket);
     if (status == 404)
         return tr_fail(&r->err, TR_NOT_FOUND, "S3 at %.80s: no such object", m->host);
     if (status == 403)
-        return tr_fail(&r->err, TR_INVALID, "S3 at %.80s: refused (%.40s): is S3_SECRET_ACCESS_KEY right?", m->host,
+        return tr_fail(&r->err, no, "S3 at %.80s: refused (%.40s): is S3_SECRET_ACCESS_KEY right?", m->host,
                        r->reply.code[0] != '\0' ? r->reply.code : "403");
-    return tr_fail(&r->err, TR_INVALID, "S3 at %.80s: answered %u %.60s", m->host, status, r->reply.code);
+    return tr_fail(&r->err, no, "S3 at %.80s: answered %u %.60s", m->host, status, r->reply.code);
 }
 
 /* An answer came in whole. */
@@ -300,7 +303,8 @@ void s3_complete(struct s3_request *r, CURLcode code)
         return;
     }
     if (r->too_long) {
-        answer(r, tr_fail(&r->err, TR_INVALID, "S3 at %.80s sends more than was asked for", r->m->host));
+        answer(r, tr_fail(&r->err, r->exact ? TR_INVALID : TR_TRANSIENT, "S3 at %.80s sends more than was asked for",
+                          r->m->host));
         return;
     }
     if (code != CURLE_COULDNT_CONNECT && code != CURLE_COULDNT_RESOLVE_HOST)
@@ -444,6 +448,7 @@ enum tr_rc s3_start(struct s3_media *m, const struct s3_ask *ask, s3_done *done,
         ask->len > 0 ? (ask->len > 65536 ? ask->len : 65536) : S3_XML_MAX; /* errors are longer than little ranges */
     r->write = ask->write;
     r->once = ask->once;
+    r->exact = ask->exact;
     r->done = done;
     r->ctx = ctx;
     if (ask->hash != NULL)

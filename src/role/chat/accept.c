@@ -276,7 +276,7 @@ static void accept_issue(struct desk_request *r);
  * A message whose media are not there any more may be one that was accepted before they went: its id decides.  It is asked
  * by the same write upon a head that no chat has (of 1970), which changes nothing.
  */
-static const struct uuid no_head = {{[15] = 1}};
+const struct uuid desk_no_head = {{[15] = 1}};
 
 static void on_accepted(void *ctx, enum tr_rc rc, const struct history_accepted *res, const struct tr_err *err)
 {
@@ -374,7 +374,7 @@ static void accept_write(struct desk_request *r)
                              .index = uuid_is_nil(&c->head) ? 0 : c->index + 1};
     row->turn = uuid_v7_after(&c->head, row->created_ms, random);
     memcpy(row->character, c->character->id, strlen(c->character->id));
-    a->write.head = a->claim.refused == NULL ? c->head : no_head;
+    a->write.head = a->claim.refused == NULL ? c->head : desk_no_head;
     c->work->accepting = row->turn;
     bind = (struct seal_bind){
         .kind = SEAL_HISTORY, .chat = row->chat, .turn = row->turn, .part = PART_USER, .role = SPEAKER_USER};

@@ -389,6 +389,9 @@ static void on_turn(void *ctx, enum tr_rc rc, const struct turn_row *rows, size_
         return;
     }
     turn_fold(rows, n, &v);
+    if (v.deleted &&
+        ch->kind == CHANGE_DELETE) /* a kill may have left its media; which ones, it does not tell any more */
+        desk_media_stored(ch->base.d, &ch->base.chat->user);
     if (v.deleted)
         desk_request_broke(&ch->base, "read", TR_NOT_FOUND, NULL);
     else

@@ -17,7 +17,7 @@ static void claim_end(struct desk_claim *c, const char *refused)
 static void claim_broke(struct desk_claim *c, enum tr_rc rc, const struct tr_err *err)
 {
     if (!desk_rc_again(rc) || !desk_request_again(c->r, claim_step))
-        desk_request_broke(c->r, "media", rc, err);
+        desk_media_broke(c->r, rc, err);
 }
 
 static void on_marked(void *ctx, enum tr_rc rc, const struct tr_err *err)
@@ -85,8 +85,6 @@ static void claim_step(struct desk_request *r)
     struct tr_err err = {0};
     enum tr_rc rc;
 
-    if (c->at == 0)
-        r->began_ms = loop_now_ms(r->d->env.loop);
     if (store == NULL) {
         claim_end(c, "Media are not served here.");
         return;
@@ -113,5 +111,6 @@ void desk_claim(struct desk_request *r, struct desk_claim *c, void (*done)(struc
     r->claim = c;
     c->r = r;
     c->done = done;
+    r->began_ms = loop_now_ms(r->d->env.loop); /* not with each attempt: it is to end */
     claim_step(r);
 }

@@ -7,7 +7,7 @@
  *   catchup.c    reading from the history what a follower has missed
  *   page.c       rows -> turns with their texts
  *   open.c accept.c change.c read.c forget.c   the requests; greeting.c a new chat's first turn; check.c limits
- *   media.c      media of messages: marked, and let go of when no message names them any more
+ *   claim.c media.c mark.c   media of messages: marked, and let go of when no message names them any more
  *   admission.c  room for turns, rate limits, who else is a gateway
  *
  * What a follower has been told is two marks, for turns come and are answered in order:
@@ -126,6 +126,7 @@ struct desk_request {
     struct desk_follow *follow;     /* the one that is busy with it; NULL: none (any more) */
     struct tr_op *op;
     struct desk_claim *claim; /* the media that it waits for */
+    struct desk_judge *judge; /* the mark that it asks about */
     struct loop_timer *timer;
     struct loop_call call;
     void (*step)(struct desk_request *r); /* what timer, call and key go on with */
@@ -135,6 +136,14 @@ struct desk_request {
 };
 
 struct poll;
+
+/* When the files of a user were walked over last. */
+#define MEDIA_WALKED_MAX 256
+struct media_walked {
+    struct uuid user;
+    uint64_t at_ms;                /* plus 1; 0: free */
+    char from[MEDIA_NAME_MAX + 1]; /* the turns of marks behind it are asked for next; "": all */
+};
 
 struct desk {
     struct role_env env;
@@ -160,6 +169,7 @@ struct desk {
     uint64_t lengths, accepted_since, polled_ms, traffic_ms, workers_ms, rate_log_ms, damage_log_ms;
     char (*worker_queues)[QUEUE_NAME_MAX + 1];
     size_t worker_queues_n;
+    struct media_walked walked[MEDIA_WALKED_MAX];
     bool alone; /* no other gateway is alive */
     bool poll_failed;
     uint64_t broke_ms; /* when a store failed a request for good, plus 1; 0: never */
@@ -291,6 +301,8 @@ enum tr_rc desk_row_message(const struct seal_key *key, const struct turn_row *r
 /* Nothing of these waits for an answer; what can't be let go of is told in the log. */
 void desk_media_turn_deleted(struct desk *d, const struct uuid *user, const struct uuid *chat, const struct message *m);
 void desk_media_chat_deleted(struct desk *d, const struct uuid *user, const struct uuid *chat);
+/* The store of media failed: as desk_request_broke(), but it is no reason to be unready, and is told as a store that is away. */
+void desk_media_broke(struct desk_request *r, enum tr_rc rc, const struct tr_err *err);
 /* "<user>/<media>", and with a chat and a ref the mark */
 void desk_media_name(const struct uuid *user, const struct uuid *media, const struct uuid *chat,
                      const uint8_t ref[MESSAGE_REF], char name[MEDIA_NAME_MAX + 1]);
@@ -309,6 +321,32 @@ struct desk_claim {
 };
 /* done is called once; not where r was answered with an error meanwhile. */
 void desk_claim(struct desk_request *r, struct desk_claim *c, void (*done)(struct desk_request *r));
+
+/* ---- mark.c */
+#define DESK_JUDGED_CHATS 64
+struct desk_judge {
+    struct desk_request *r;
+    struct uuid user;
+    char from[MEDIA_NAME_MAX + 1]; /* marks up to it: their turns are not asked for */
+    char last[MEDIA_NAME_MAX +
+              1]; /* the last mark whose turn was asked for, where there was no time for more; "": all were */
+    struct desk_judged_chat {
+        struct uuid id, head;
+        bool gone;
+    } chats[DESK_JUDGED_CHATS]; /* the latest ones */
+    size_t chats_n, asked;      /* chats_n counts on */
+    /* the mark */
+    struct uuid chat, turn;
+    uint8_t ref[MESSAGE_REF];
+    bool ask;   /* for its turn, too */
+    bool left;  /* out: its chat or its turn is gone */
+    bool known; /* that was found out, and is to be taken by `next` */
+    void (*next)(struct desk_request *r);
+};
+/* Judge a mark (what is none stays): false: at once; true: next is called when it is known, not where r ended meanwhile. */
+bool desk_judge(struct desk_request *r, struct desk_judge *j, const char *name, void (*next)(struct desk_request *r));
+/* What no chat has for its newest turn (it is of 1970): `accept` upon it tells whether an id is known, and writes nothing. */
+extern const struct uuid desk_no_head;
 
 /* ---- greeting.c */
 struct desk_greeting {

@@ -31,6 +31,13 @@ static void stop_running(struct desk *d, const struct chat *c)
     }
 }
 
+/* It is deleted already, or never was; a kill may have left media of it. */
+static void forget_left(struct forgetting *f)
+{
+    desk_media_chat_deleted(f->base.d, &f->user, &f->chat);
+    desk_request_broke(&f->base, "delete", TR_NOT_FOUND, NULL);
+}
+
 static void on_deleted(void *ctx, enum tr_rc rc, const struct tr_err *err)
 {
     struct forgetting *f = ctx;
@@ -42,6 +49,10 @@ static void on_deleted(void *ctx, enum tr_rc rc, const struct tr_err *err)
 
     if (desk_request_over(&f->base))
         return;
+    if (rc == TR_NOT_FOUND) {
+        forget_left(f);
+        return;
+    }
     if (rc != TR_OK) {
         if (!desk_rc_again(rc) || !desk_request_again(&f->base, forget_delete))
             desk_request_broke(&f->base, "delete", rc, err);
@@ -86,7 +97,9 @@ static void on_chat(void *ctx, enum tr_rc rc, const struct history_chat *chat, b
     if (rc == TR_OK && uuid_eq(&chat->user, &f->user))
         forget_delete(&f->base);
     else if (rc == TR_OK)
-        desk_request_broke(&f->base, "delete", TR_NOT_FOUND, NULL);
+        desk_request_broke(&f->base, "delete", TR_NOT_FOUND, NULL); /* somebody else's */
+    else if (rc == TR_NOT_FOUND)
+        forget_left(f);
     else if (!desk_rc_again(rc) || !desk_request_again(&f->base, forget_begin))
         desk_request_broke(&f->base, "chat", rc, err);
 }

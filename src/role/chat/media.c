@@ -3,12 +3,15 @@
  *
  * One walk over names does it all: what is listed is looked at file by file (names come in order: a file, then its marks),
  * and what is to go is noted; then it is removed, marks first.
- *   LISTING  -> LISTING   on_names    there are more
- *   LISTING  -> REMOVING  on_names    the end; or the next media of a deleted turn
- *   REMOVING -> REMOVING  on_removed  one after the other
+ *   LISTING  -> LOOKING   on_names    a page of names
+ *   LOOKING  -> LOOKING   mark.c      MEDIA_OLD: whether a mark's chat and turn still stand is asked
+ *   LOOKING  -> LISTING   walk_look   there are more; or the next media of a deleted turn
+ *   LOOKING  -> REMOVING  walk_look   the end
+ *   REMOVING -> REMOVING  on_removed  one after the other; before a file its marks are listed once more
  *   REMOVING -> (end)
- * A walk that is cut (a kill, a store that is down for long) leaves files behind: those without a mark go a day later, when
- * their user sends another; those with one go with their chat or by DELETE.
+ * A walk that is cut (a kill, a store that is down for long) leaves files behind, marked or not.  They go at a later walk over all
+ * of the user's files (MEDIA_OLD): when the user sends another, or deletes a deleted turn again; one an hour a gateway.  Those of a
+ * chat go, too, when its deletion is asked for again.
  */
 #include "role/chat/desk_impl.h"
 
@@ -19,6 +22,7 @@
 #include <string.h>
 
 #define UNNAMED_MS UINT64_C(86400000) /* a file that no message names for so long goes */
+#define WALK_MS UINT64_C(3600000)     /* between two walks over all files of a user */
 
 enum why { MEDIA_TURN_GONE, MEDIA_CHAT_GONE, MEDIA_OLD, MEDIA_DELETE };
 
@@ -32,6 +36,10 @@ struct walk {
     struct uuid media[MESSAGE_MEDIA_MAX]; /* those to walk over; none: all of the user's */
     size_t media_n, media_at;
     char prefix[MEDIA_NAME_MAX + 1], after[MEDIA_NAME_MAX + 1];
+    struct buf page; /* names, each with its 0 */
+    size_t page_at;
+    bool more; /* names behind the page */
+    struct desk_judge judge;
     /* the file that is being looked at */
     char file[UUID_TEXT + UUID_TEXT];
     bool there;
@@ -39,6 +47,8 @@ struct walk {
     bool found;           /* any file at all */
     struct buf removals;  /* names, each with its 0 */
     size_t removed;       /* bytes of them */
+    bool looked_again;    /* the next one is a file that has no mark */
+    bool ended;           /* all of it was done */
 };
 
 static void walk_list(struct desk_request *r);
@@ -58,6 +68,21 @@ void desk_media_name(const struct uuid *user, const struct uuid *media, const st
     desk_hex(ref, MESSAGE_REF, name + 111);
 }
 
+/* The user's place in the table: the old one, or the one that was walked over the longest time ago, made free. */
+static struct media_walked *walked_of(struct desk *d, const struct uuid *user)
+{
+    struct media_walked *oldest = &d->walked[0];
+
+    for (size_t i = 0; i < MEDIA_WALKED_MAX; i++) {
+        if (d->walked[i].at_ms != 0 && uuid_eq(&d->walked[i].user, user))
+            return &d->walked[i];
+        if (d->walked[i].at_ms < oldest->at_ms)
+            oldest = &d->walked[i];
+    }
+    *oldest = (struct media_walked){.user = *user};
+    return oldest;
+}
+
 static void walk_fail(struct desk_request *r, const struct desk_error *e)
 {
     struct walk *w = (struct walk *)r;
@@ -67,13 +92,36 @@ static void walk_fail(struct desk_request *r, const struct desk_error *e)
 
 static void walk_release(struct desk_request *r)
 {
-    buf_release(&((struct walk *)r)->removals);
+    struct walk *w = (struct walk *)r;
+
+    if (w->why == MEDIA_OLD && !w->ended)
+        walked_of(r->d, &w->user)->at_ms = 0; /* the next file begins another */
+    buf_release(&w->removals);
+    buf_release(&w->page);
+}
+
+void desk_media_broke(struct desk_request *r, enum tr_rc rc, const struct tr_err *err)
+{
+    if (!desk_rc_again(rc)) {
+        desk_request_broke(r, "media", rc, err);
+        return;
+    }
+    log_event(LOG_WARN, "desk.failed", "what=media rc=%s cause=%Q", tr_rc_name(rc), tr_err_text(err));
+    desk_request_fail(r, "overloaded", NULL, 2000,
+                      "The store of media is full or does not answer. Try again in a moment.");
+}
+
+static void walk_failed(struct walk *w, void (*step)(struct desk_request *r), enum tr_rc rc, const struct tr_err *err)
+{
+    if (!desk_rc_again(rc) || !desk_request_again(&w->base, step))
+        desk_media_broke(&w->base, rc, err); /* logs it; what is left is told above */
 }
 
 /* ---- removing */
 
 static void walk_end(struct walk *w)
 {
+    w->ended = true;
     if (w->why == MEDIA_DELETE && !w->found)
         desk_request_fail(&w->base, "not_found", NULL, 0, "There is no such media.");
     else {
@@ -83,20 +131,47 @@ static void walk_end(struct walk *w)
     }
 }
 
+static void removed(struct walk *w)
+{
+    w->removed += strlen((const char *)w->removals.data + w->removed) + 1;
+    w->looked_again = false;
+    w->base.began_ms = loop_now_ms(w->base.d->env.loop);
+    walk_remove(&w->base);
+}
+
 static void on_removed(void *ctx, enum tr_rc rc, const struct tr_err *err)
 {
     struct walk *w = ctx;
 
     if (desk_request_over(&w->base))
         return;
-    if (rc != TR_OK) {
-        if (!desk_rc_again(rc) || !desk_request_again(&w->base, walk_remove))
-            desk_request_broke(&w->base, "media", rc, err); /* logs it; what is left is told above */
+    if (rc != TR_OK)
+        walk_failed(w, walk_remove, rc, err);
+    else
+        removed(w);
+}
+
+/* Somebody may name the file in this very moment: then it stays, and a later walk looks at it again. */
+static void on_marks(void *ctx, enum tr_rc rc, const char *const *names, size_t n, bool more, const struct tr_err *err)
+{
+    struct walk *w = ctx;
+    bool named = false;
+
+    (void)more;
+    if (desk_request_over(&w->base))
+        return;
+    if (rc != TR_OK && rc != TR_NOT_FOUND) {
+        walk_failed(w, walk_remove, rc, err);
         return;
     }
-    w->removed += strlen((const char *)w->removals.data + w->removed) + 1;
-    w->base.began_ms = loop_now_ms(w->base.d->env.loop);
-    walk_remove(&w->base);
+    for (size_t i = 0; rc == TR_OK && i < n; i++)
+        named = named || names[i][73] != '\0';
+    if (named) {
+        removed(w);
+    } else {
+        w->looked_again = true;
+        walk_remove(&w->base);
+    }
 }
 
 static void walk_remove(struct desk_request *r)
@@ -104,15 +179,20 @@ static void walk_remove(struct desk_request *r)
     struct walk *w = (struct walk *)r;
     struct media *store = r->d->env.media;
     struct tr_err err = {0};
+    const char *name;
     enum tr_rc rc;
 
     if (w->removed >= w->removals.len) {
         walk_end(w);
         return;
     }
-    rc = store->ops->remove(store, (const char *)w->removals.data + w->removed, on_removed, w, &r->op, &err);
-    if (rc != TR_OK && (!desk_rc_again(rc) || !desk_request_again(r, walk_remove)))
-        desk_request_broke(r, "media", rc, &err);
+    name = (const char *)w->removals.data + w->removed;
+    if (strlen(name) == 73 && w->why != MEDIA_DELETE && !w->looked_again)
+        rc = store->ops->list(store, name, "", 2, on_marks, w, &r->op, &err);
+    else
+        rc = store->ops->remove(store, name, on_removed, w, &r->op, &err);
+    if (rc != TR_OK)
+        walk_failed(w, walk_remove, rc, &err);
 }
 
 /* ---- looking */
@@ -138,8 +218,8 @@ static void file_over(struct walk *w)
     w->kept = w->dropped = 0;
 }
 
-/* "<user>/<media>[.<chat>.<ref>]" */
-static void look(struct walk *w, const char *name)
+/* "<user>/<media>[.<chat>.<ref>]"; left: the mark's chat or turn is gone. */
+static void look(struct walk *w, const char *name, bool left)
 {
     char chat[UUID_TEXT];
     bool drop;
@@ -156,9 +236,10 @@ static void look(struct walk *w, const char *name)
         return;
     }
     uuid_format(&w->chat, chat);
-    drop = w->why == MEDIA_DELETE || (strncmp(name + 74, chat, 36) == 0 &&
-                                      (w->why == MEDIA_CHAT_GONE || (w->why == MEDIA_TURN_GONE && name[110] == '.' &&
-                                                                     strcmp(name + 111, w->ref) == 0)));
+    drop = left || w->why == MEDIA_DELETE ||
+           (strncmp(name + 74, chat, 36) == 0 &&
+            (w->why == MEDIA_CHAT_GONE ||
+             (w->why == MEDIA_TURN_GONE && name[110] == '.' && strcmp(name + 111, w->ref) == 0)));
     if (drop) {
         note(w, name);
         w->dropped++;
@@ -167,32 +248,78 @@ static void look(struct walk *w, const char *name)
     }
 }
 
+/* Where the next walk over this user's files goes on. */
+static void note_walked(struct walk *w)
+{
+    struct media_walked *all = w->base.d->walked;
+
+    for (size_t i = 0; w->why == MEDIA_OLD && i < MEDIA_WALKED_MAX; i++)
+        if (all[i].at_ms != 0 && uuid_eq(&all[i].user, &w->user))
+            memcpy(all[i].from, w->judge.last, sizeof all[i].from);
+}
+
+/* Go on with the page; from the beginning of a name, or with what was found out about its mark. */
+static void walk_look(struct desk_request *r)
+{
+    struct walk *w = (struct walk *)r;
+
+    if (w->why == MEDIA_OLD && r->d->draining) {
+        desk_request_end(r); /* there is no hurry */
+        return;
+    }
+    while (w->page_at < w->page.len) {
+        const char *name = (const char *)w->page.data + w->page_at;
+
+        if (w->why == MEDIA_OLD && !w->judge.known && desk_judge(r, &w->judge, name, walk_look))
+            return;
+        w->judge.known = false;
+        look(w, name, w->why == MEDIA_OLD && w->judge.left);
+        w->page_at += strlen(name) + 1;
+    }
+    r->began_ms = loop_now_ms(r->d->env.loop);
+    if (w->more) {
+        walk_list(r);
+        return;
+    }
+    file_over(w);
+    w->file[0] = w->after[0] = '\0';
+    if (++w->media_at < w->media_n) {
+        walk_list(r);
+        return;
+    }
+    note_walked(w);
+    if (w->removals.failed)
+        desk_request_broke(r, "media", TR_NOMEM, NULL);
+    else
+        walk_remove(r);
+}
+
 static void on_names(void *ctx, enum tr_rc rc, const char *const *names, size_t n, bool more, const struct tr_err *err)
 {
     struct walk *w = ctx;
 
     if (desk_request_over(&w->base))
         return;
+    if (rc == TR_NOT_FOUND) { /* nothing of the user's at all */
+        n = 0;
+        rc = TR_OK;
+    }
     if (rc != TR_OK) {
-        if (!desk_rc_again(rc) || !desk_request_again(&w->base, walk_list))
-            desk_request_broke(&w->base, "media", rc, err);
+        walk_failed(w, walk_list, rc, err);
         return;
     }
+    buf_clear(&w->page);
+    w->page_at = 0;
     for (size_t i = 0; i < n; i++)
-        look(w, names[i]);
-    if (more && n > 0) {
-        memcpy(w->after, names[n - 1], strlen(names[n - 1]) + 1);
-        walk_list(&w->base);
+        buf_add(&w->page, names[i], strlen(names[i]) + 1);
+    if (w->page.failed) {
+        desk_request_broke(&w->base, "media", TR_NOMEM, NULL);
         return;
     }
-    file_over(w);
-    w->file[0] = w->after[0] = '\0';
-    if (++w->media_at < w->media_n)
-        walk_list(&w->base);
-    else if (w->removals.failed)
-        desk_request_broke(&w->base, "media", TR_NOMEM, NULL);
-    else
-        walk_remove(&w->base);
+    w->more = more && n > 0;
+    if (w->more)
+        memcpy(w->after, names[n - 1], strlen(names[n - 1]) + 1);
+    walk_look(&w->base);
 }
 
 static void walk_list(struct desk_request *r)
@@ -213,8 +340,8 @@ static void walk_list(struct desk_request *r)
         memcpy(w->prefix + 36, "/", 2);
     }
     rc = store->ops->list(store, w->prefix, w->after, MEDIA_LIST_MAX, on_names, w, &r->op, &err);
-    if (rc != TR_OK && (!desk_rc_again(rc) || !desk_request_again(r, walk_list)))
-        desk_request_broke(r, "media", rc, &err);
+    if (rc != TR_OK)
+        walk_failed(w, walk_list, rc, &err);
 }
 
 static struct walk *walk_new(struct desk *d, struct desk_viewer *v, enum why why, const struct uuid *user)
@@ -255,7 +382,18 @@ void desk_media_chat_deleted(struct desk *d, const struct uuid *user, const stru
 
 void desk_media_stored(struct desk *d, const struct uuid *user)
 {
-    (void)walk_new(d, NULL, MEDIA_OLD, user);
+    struct media_walked *m = walked_of(d, user);
+    const uint64_t now = loop_now_ms(d->env.loop);
+    struct walk *w;
+
+    if (d->env.media == NULL || (m->at_ms != 0 && now + 1 - m->at_ms < WALK_MS))
+        return;
+    w = walk_new(d, NULL, MEDIA_OLD, user);
+    if (w == NULL)
+        return;
+    m->at_ms = now + 1;
+    w->judge.user = *user;
+    memcpy(w->judge.from, m->from, sizeof m->from);
 }
 
 bool desk_media_delete(struct desk *d, struct desk_viewer *v, const struct uuid *media, desk_ok_done *done, void *ctx)

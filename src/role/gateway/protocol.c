@@ -304,7 +304,7 @@ static size_t get_media(struct reading *q, struct uuid ids[MESSAGE_MEDIA_MAX])
     const json_t *media = json_object_get(q->json, "media");
     const size_t n = json_array_size(media);
 
-    if (media != NULL && !json_is_array(media))
+    if (media != NULL && !json_is_null(media) && !json_is_array(media))
         wrong(q, "media", "must be a list");
     if (n > MESSAGE_MEDIA_MAX) {
         wrong(q, "media", "more than 8 in one message");

@@ -1,7 +1,8 @@
 /*
  * upload - POST /api/media: a file on its way into the store, sealed piece by piece.  comes from: http.c; goes to: port/media.h
  *
- *   RATING  -> KEYING     on_rated     the user's uploads of this minute are counted
+ *   RATING  -> RATING     on_rated     the user's uploads of this minute are counted, then the address's
+ *   RATING  -> KEYING     on_rated
  *   KEYING  -> TAKING     on_key       the user's data key is there (made at the first file)
  *   TAKING  -> TAKING     on_written   a piece at a time: one is being filled while the one before it is written
  *   TAKING  -> FINISHING  on_written   that was the last one
@@ -26,9 +27,12 @@
 
 #define UPLOADS_MAX 32            /* at once */
 #define UPLOADS_USER_MAX 4        /* of one user */
+#define UPLOADS_ADDRESS_MAX 16    /* from one address, where addresses are counted (TROUPE_RATE_ADDRESS) */
 #define SILENT_SECONDS 30         /* for a client to send something */
 #define STORE_SECONDS 90          /* for the store to take a piece; it has deadlines of its own */
 #define WHOLE_SECONDS 3600        /* for all of it */
+#define SLOW_AFTER_MS 30000       /* of waiting for the client; from then on */
+#define SLOW_BYTES 16384          /* a second, on average */
 #define REFUSED_SECONDS 10        /* for a client to stop sending, and to read why */
 #define SWEEP_SECONDS 3600        /* between two sweeps, */
 #define LEFT_MS UINT64_C(7200000) /* of what was begun so long ago */
@@ -47,6 +51,10 @@ struct upload {
     enum media_type type;
     struct buf plain, sealed;
     uint32_t began_s;
+    uint64_t taken;      /* bytes of the file that have come */
+    uint64_t waiting_ms; /* since when the client is waited for; 0: it is not */
+    uint64_t waited_ms;  /* for the client, before that */
+    unsigned rates;      /* that were asked */
     bool keyed, finishing;
 };
 
@@ -147,13 +155,14 @@ static void refuse(struct upload *u, unsigned status, const char *message, const
 
 static void failed(struct upload *u, const char *what, enum tr_rc rc, const struct tr_err *err)
 {
+    const struct tr_err why = err != NULL ? *err : (struct tr_err){0}; /* it may be the put's own */
     struct conn *c = u->c;
     const struct uuid id = u->id;
 
     metric_add(&cut, 1);
     detach(u);
     upload_free(u);
-    media_failed(c, what, &id, rc, err);
+    media_failed(c, what, &id, rc, &why);
     if (c->state == CONN_ENDING)
         c->until_s = conn_now_s(c) + REFUSED_SECONDS;
 }
@@ -172,6 +181,18 @@ static bool over(struct upload *u)
 
 static void go_on(struct upload *u);
 
+/* Does the client send too slowly?  Only the time counts in which it could have sent. */
+static bool too_slow(struct upload *u, bool more)
+{
+    const uint64_t now = loop_now_ms(conn_gateway(u->c)->env->loop) + 1;
+
+    if (u->waiting_ms != 0)
+        u->waited_ms += now - u->waiting_ms;
+    u->waiting_ms = more ? now : 0;
+    return more && u->waited_ms > SLOW_AFTER_MS &&
+           u->taken < (u->waited_ms - SLOW_AFTER_MS) * SLOW_BYTES / UINT64_C(1000);
+}
+
 /* Read on from the socket, or not. */
 static void pace(struct upload *u)
 {
@@ -179,6 +200,10 @@ static void pace(struct upload *u)
     const uint32_t now = conn_now_s(c), latest = u->began_s + WHOLE_SECONDS;
     const bool more = u->plain.len < media_chunk_len(u->bytes, u->chunk);
 
+    if (too_slow(u, more) && u->op == NULL) {
+        refuse(u, 408, "body: the file comes in too slowly", NULL, NULL);
+        return;
+    }
     c->until_s = now + (u->op != NULL ? STORE_SECONDS : SILENT_SECONDS);
     if (c->until_s > latest)
         c->until_s = latest;
@@ -201,6 +226,7 @@ static void take(struct upload *u)
     memmove(h->in.data + h->req.head_len, h->in.data + h->req.head_len + n, have - n);
     h->in.len -= n;
     h->req.content_length -= n;
+    u->taken += n;
 }
 
 static void on_finished(void *ctx, enum tr_rc rc, const struct tr_err *err)
@@ -357,6 +383,8 @@ static void ask_key(struct upload *u)
         failed(u, "key", rc, &err);
 }
 
+static void ask_rate(struct upload *u);
+
 /* A registry that fails refuses nobody (contract 3.7). */
 static void on_rated(void *ctx, enum tr_rc rc, uint64_t retry_after_ms, const struct tr_err *err)
 {
@@ -367,38 +395,60 @@ static void on_rated(void *ctx, enum tr_rc rc, uint64_t retry_after_ms, const st
     if (over(u))
         return;
     if (rc != TR_OK || retry_after_ms == 0) {
-        ask_key(u);
+        ask_rate(u);
         return;
     }
     snprintf(headers, sizeof headers, "Retry-After: %llu\r\n", (unsigned long long)(retry_after_ms / 1000 + 1));
     refuse(u, 429, "too many files in a short time", NULL, headers);
 }
 
-static void ask_rate(struct upload *u)
+static uint64_t rate_of(const struct gateway *g, const char *key)
 {
-    const struct role_env *env = conn_gateway(u->c)->env;
-    char key[6 + UUID_TEXT] = "media:";
     uint64_t rate = 0;
 
-    uuid_format(&u->user, key + 6);
-    if (config_u64(env->config, "TROUPE_RATE_USER", &rate, NULL) != TR_OK || rate == 0 ||
-        env->registry->ops->rate_take(env->registry, key, (uint32_t)rate, on_rated, u, &u->op, NULL) != TR_OK)
-        ask_key(u);
+    return config_u64(g->env->config, key, &rate, NULL) == TR_OK ? rate : 0;
 }
 
-/* NULL: there is room for one more of this user. */
-static const char *no_room(const struct gateway *g, const struct uuid *user, unsigned *ret_status)
+/* The user's, of files alone; then the address's, together with messages (role/chat/accept.c). */
+static void ask_rate(struct upload *u)
 {
-    size_t all = 0, own = 0;
+    const struct gateway *g = conn_gateway(u->c);
+    struct registry *r = g->env->registry;
+    const uint8_t *address = u->c->peer.viewer.address;
+    char key[8 + UUID_TEXT] = "media:";
+    uint64_t rate = 0;
+
+    for (; rate == 0 && u->rates < 2; u->rates++)
+        rate = rate_of(g, u->rates == 0 ? "TROUPE_RATE_USER" : "TROUPE_RATE_ADDRESS");
+    if (u->rates == 1) {
+        uuid_format(&u->user, key + 6);
+    } else {
+        memcpy(key, "address:", 8);
+        for (size_t i = 0; i < 16; i++)
+            snprintf(key + 8 + 2 * i, 3, "%02x", address[i]);
+    }
+    if (rate == 0)
+        ask_key(u);
+    else if (r->ops->rate_take(r, key, (uint32_t)rate, on_rated, u, &u->op, NULL) != TR_OK)
+        ask_rate(u);
+}
+
+/* NULL: there is room for one more of this client's. */
+static const char *no_room(const struct gateway *g, const struct desk_viewer *v, unsigned *ret_status)
+{
+    const bool by_address = rate_of(g, "TROUPE_RATE_ADDRESS") > 0;
+    size_t all = 0, own = 0, near = 0;
 
     for (const struct upload *u = g->uploads; u != NULL; u = u->next) {
         all++;
-        own += uuid_eq(&u->user, user);
+        own += uuid_eq(&u->user, &v->user);
+        near += by_address && memcmp(u->c->peer.viewer.address, v->address, sizeof v->address) == 0;
     }
-    *ret_status = own >= UPLOADS_USER_MAX ? 429 : 503;
-    return own >= UPLOADS_USER_MAX ? "four files of yours are on their way: wait for one of them"
-           : all >= UPLOADS_MAX    ? "too many files come in at once: try again in a moment"
-                                   : NULL;
+    *ret_status = own >= UPLOADS_USER_MAX || near >= UPLOADS_ADDRESS_MAX ? 429 : 503;
+    return own >= UPLOADS_USER_MAX       ? "four files of yours are on their way: wait for one of them"
+           : near >= UPLOADS_ADDRESS_MAX ? "too many files come in from your address at once: try again in a moment"
+           : all >= UPLOADS_MAX          ? "too many files come in at once: try again in a moment"
+                                         : NULL;
 }
 
 static struct upload *upload_new(struct conn *c, const struct http_request *req)
@@ -440,7 +490,7 @@ void upload_begin(struct conn *c, const struct http_request *req)
         answer_refused(c, 413, message, "body", NULL);
     } else if (g->draining) {
         answer_refused(c, 503, "this server is going down: try again in a moment", NULL, "Retry-After: 1\r\n");
-    } else if ((full = no_room(g, &c->peer.viewer.user, &status)) != NULL) {
+    } else if ((full = no_room(g, &c->peer.viewer, &status)) != NULL) {
         answer_refused(c, status, full, NULL, "Retry-After: 2\r\n");
     } else if ((c->http->upload = upload_new(c, req)) == NULL) {
         answer_refused(c, 500, "out of memory", NULL, NULL);

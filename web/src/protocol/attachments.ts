@@ -92,7 +92,7 @@ export class Tray<F extends Source = Source> {
       else if (this.items.length + taken.length >= MEDIA_MAX) over++;
       else taken.push(this.begin(file));
     }
-    if (over > 0) this.onTrouble(`A message takes ${MEDIA_MAX} files at most; ${over === 1 ? 'one was' : `${over} were`} left out.`);
+    if (over > 0) this.onTrouble(leftOut(over));
     if (taken.length === 0) return;
     this.items = [...this.items, ...taken];
     this.onChange();
@@ -104,11 +104,16 @@ export class Tray<F extends Source = Source> {
     const item = this.find(key);
     if (!item) return;
     this.items = this.items.filter((i) => i !== item);
-    this.halt(key);
-    if (item.media) this.carrier.remove(item.media).catch(() => {}); // unnamed, it goes by itself in a day
-    this.release([item]);
+    this.drop(item);
     this.onChange();
     this.pump();
+  }
+
+  private drop(item: Attachment<F>): void {
+    this.halt(item.key);
+    this.tries.delete(item.key);
+    if (item.media) this.carrier.remove(item.media).catch(() => {}); // unnamed, it goes by itself in a day
+    this.release([item]);
   }
 
   /** Try one that failed once more. */
@@ -133,8 +138,12 @@ export class Tray<F extends Source = Source> {
   /** A message was taken back; `anew`: the server no longer has its files. */
   putBack(items: Attachment<F>[], anew: boolean): void {
     const fresh = items.map((i) => (anew ? { ...i, media: '', type: '', state: 'queued' as const, share: 0, note: '' } : i));
-    this.items = [...fresh, ...this.items].slice(0, MEDIA_MAX);
-    this.release(fresh.slice(MEDIA_MAX));
+    const all = [...fresh, ...this.items];
+    // What was attached meanwhile and is over the limit now goes as if it was taken out, and is told.
+    for (const item of all.slice(MEDIA_MAX)) this.drop(item);
+    this.items = all.slice(0, MEDIA_MAX);
+    const over = all.length - this.items.length;
+    if (over > 0) this.onTrouble(leftOut(over));
     this.onChange();
     this.pump();
   }
@@ -240,6 +249,8 @@ export class Tray<F extends Source = Source> {
   }
 }
 
+/** Files over the limit, in words. */
+const leftOut = (over: number): string => `A message takes ${MEDIA_MAX} files at most; ${over === 1 ? 'one was' : `${over} were`} left out.`;
 const OFFLINE = 'You are offline. It goes on when you are back.';
 const WHAT_IS_TAKEN = 'only pictures, sound and video can be sent.';
 
