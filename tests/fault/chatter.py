@@ -128,10 +128,10 @@ class Chatter:
                     self.ledger.sent.append((cid, text))
                     self.outbox.append((cid, text))
                 await asyncio.gather(*(self.send(*o) for o in list(self.outbox)))
+            self.move_after([])
+            await asyncio.wait({self.client.reader}, timeout=self.rng.uniform(0, self.pause))  # it ends where it is cut
             if self.client.closed is not None:
                 raise ConnectionError("closed")
-            self.move_after([])
-            await asyncio.sleep(self.rng.uniform(0, self.pause))
 
     async def run(self):
         while True:
