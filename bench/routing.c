@@ -197,7 +197,7 @@ static void row(const struct way *way, size_t nodes, const struct uuid *chats, s
     memset(load, 0, sizeof load);
     m.n = nodes;
     for (size_t i = 0; i < nodes; i++)
-        m.nodes[i] = (struct hrw_node){mix(99, i), 1, 0};
+        m.nodes[i] = (struct hrw_node){.id = mix(99, i), .weight = 1};
     began = now_ns();
     way->build(&m);
     built = now_ns();
@@ -219,7 +219,7 @@ static void row(const struct way *way, size_t nodes, const struct uuid *chats, s
     lost = compare(way, &m, chats, before, n, gone);
     m.nodes[nodes / 2].id = gone;
     m.nodes[nodes - 1].id = mix(99, nodes - 1);
-    m.nodes[nodes] = (struct hrw_node){added, 1, 0};
+    m.nodes[nodes] = (struct hrw_node){.id = added, .weight = 1};
     m.n = nodes + 1;
     more = compare(way, &m, chats, before, n, added);
     printf("| %zu | %s | %.0f ns | %.2f ms | %.3f %% (%.3f %%) | %.3f %% (%.3f %%) | %.2f |\n", nodes, way->name,

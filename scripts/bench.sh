@@ -140,7 +140,7 @@ bench_routing() {
 
 bench_python() { # PACKAGE...: in the benches' environment
     [ -x "$deps/bench-python/bin/python" ] || quietly "making the benches' Python environment" python3 -m venv "$deps/bench-python"
-    quietly "installing $*" "$deps/bench-python/bin/pip" install "$@"
+    quietly "installing $*" "$deps/bench-python/bin/python" -m pip install "$@"
 }
 
 bench_servers() {
