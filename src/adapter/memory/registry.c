@@ -135,8 +135,9 @@ static void answer(struct memory_registry *r, const struct mr_op *op, bool cance
         answer_context(r, op, rc, &err);
         break;
     case MR_PLACE:
-        op->done.place(op->ctx, rc, rc == TR_OK ? op->queue : NULL, rc == TR_OK ? op->first : NULL,
-                       rc == TR_OK && op->value != 0, rc == TR_OK ? NULL : &err);
+        op->done.place(op->ctx, rc, rc == TR_OK ? op->placed->queue : NULL, rc == TR_OK ? op->placed->first : NULL,
+                       rc == TR_OK && op->placed->fresh, rc == TR_OK ? NULL : &err);
+        free(op->placed);
         break;
     case MR_RATE:
         op->done.rate(op->ctx, rc, rc == TR_OK ? op->value : 0, rc == TR_OK ? NULL : &err);
@@ -307,20 +308,20 @@ static enum tr_rc chat_place(struct registry *reg, const struct uuid *chat, cons
                              struct tr_err *err)
 {
     struct memory_registry *r = self(reg);
-    char queue[MR_QUEUE_MAX + 1], first[MR_QUEUE_MAX + 1];
-    bool fresh = false;
+    struct mr_placed *placed = malloc(sizeof *placed);
     struct mr_op *op;
-    enum tr_rc rc = mr_place(r, chat, place, ttl_ms, queue, first, &fresh, err);
+    enum tr_rc rc;
 
-    if (rc != TR_OK)
-        return rc;
-    op = op_new(r, MR_PLACE, ctx, ret_op);
-    if (op == NULL)
-        return no_op(r, err);
+    if (placed == NULL)
+        return tr_fail(err, TR_NOMEM, "registry: out of memory");
+    rc = mr_place(r, chat, place, ttl_ms, placed, err);
+    op = rc == TR_OK ? op_new(r, MR_PLACE, ctx, ret_op) : NULL;
+    if (op == NULL) {
+        free(placed);
+        return rc == TR_OK ? no_op(r, err) : rc;
+    }
     op->done.place = done;
-    op->value = fresh;
-    strcpy(op->queue, queue);
-    strcpy(op->first, first);
+    op->placed = placed;
     return TR_OK;
 }
 

@@ -11,6 +11,11 @@
 
 enum mr_kind { MR_WRITE, MR_REGISTER, MR_WORKERS, MR_GATEWAYS, MR_CONNS, MR_CONTEXT, MR_PLACE, MR_RATE };
 
+struct mr_placed { /* what an operation says of a place; a copy, for that may go meanwhile */
+    bool fresh;
+    char queue[MR_QUEUE_MAX + 1], first[MR_QUEUE_MAX + 1];
+};
+
 struct mr_op {
     struct tr_op op; /* first */
     struct mr_op *next;
@@ -30,7 +35,7 @@ struct mr_op {
     uint64_t value;
     struct uuid chat;
     char character[CHARACTER_ID_MAX + 1];
-    char queue[MR_QUEUE_MAX + 1], first[MR_QUEUE_MAX + 1];
+    struct mr_placed *placed; /* owned: of MR_PLACE */
 };
 
 struct mr_worker {
@@ -137,8 +142,7 @@ void mr_blob_release(struct mr_blob *blob); /* overwrites with the last; NULL is
 
 /* registry_places.c */
 enum tr_rc mr_place(struct memory_registry *r, const struct uuid *chat, const struct registry_place *place,
-                    uint64_t ttl_ms, char ret_queue[MR_QUEUE_MAX + 1], char ret_first[MR_QUEUE_MAX + 1],
-                    bool *ret_fresh, struct tr_err *err) TR_MUST_CHECK;
+                    uint64_t ttl_ms, struct mr_placed *ret_placed, struct tr_err *err) TR_MUST_CHECK;
 void mr_places_expire(struct memory_registry *r);
 void mr_places_free(struct memory_registry *r);
 

@@ -28,8 +28,7 @@ static struct mr_place *place_new(const struct uuid *chat, const struct registry
 }
 
 enum tr_rc mr_place(struct memory_registry *r, const struct uuid *chat, const struct registry_place *place,
-                    uint64_t ttl_ms, char ret_queue[MR_QUEUE_MAX + 1], char ret_first[MR_QUEUE_MAX + 1],
-                    bool *ret_fresh, struct tr_err *err)
+                    uint64_t ttl_ms, struct mr_placed *ret_placed, struct tr_err *err)
 {
     const uint64_t now = loop_now_ms(r->loop);
     struct mr_place *p;
@@ -55,9 +54,9 @@ enum tr_rc mr_place(struct memory_registry *r, const struct uuid *chat, const st
     }
     p->expires_ms = now + ttl_ms;
     HASH_ADD(hh, r->places, chat, sizeof p->chat, p);
-    strcpy(ret_queue, p->queue);
-    strcpy(ret_first, p->names);
-    *ret_fresh = !stands;
+    ret_placed->fresh = !stands;
+    strcpy(ret_placed->queue, p->queue);
+    strcpy(ret_placed->first, p->names);
     return TR_OK;
 }
 
