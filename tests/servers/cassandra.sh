@@ -12,38 +12,7 @@ version=5.0.9
 lib=$top/.deps/cassandra
 heap=${CASSANDRA_HEAP:-256m}
 
-java17() {
-    local home
-    for home in "${CASSANDRA_JAVA_HOME:-/none}" /usr/lib/jvm/java-17-openjdk-* /usr/lib/jvm/*17*; do
-        [ -x "$home/bin/java" ] && { echo "$home/bin/java"; return; }
-    done
-    fail "no JDK 17 under /usr/lib/jvm: install openjdk-17-jdk-headless, or set CASSANDRA_JAVA_HOME"
-}
-
-install_it() {
-    local new
-    [ "$(cat "$lib/version" 2>/dev/null)" = "$version" ] && return
-    mkdir -p "$top/.deps"
-    new=$(mktemp -d "$top/.deps/cassandra.XXXXXX")
-    cat >"$new/pom.xml" <<POM
-<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>troupe.tests</groupId><artifactId>cassandra-server</artifactId><version>1</version><packaging>pom</packaging>
-  <dependencies>
-    <dependency><groupId>org.apache.cassandra</groupId><artifactId>cassandra-all</artifactId><version>$version</version></dependency>
-  </dependencies>
-</project>
-POM
-    JAVA_HOME=$(dirname "$(dirname "$(java17)")") mvn -q -B -f "$new/pom.xml" \
-        org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
-        -DincludeScope=runtime -DoutputDirectory="$new/lib" >"$new/mvn.log" 2>&1 ||
-        { tail -n 20 "$new/mvn.log" >&2; rm -rf "$new"; fail "fetching cassandra-all $version failed"; }
-    echo "$version" >"$new/version"
-    rm -rf "$lib.old"
-    [ ! -d "$lib" ] || mv "$lib" "$lib.old"
-    mv -T "$new" "$lib" 2>/dev/null || rm -rf "$new" # somebody else was faster
-    rm -rf "$lib.old"
-}
+install_it() { from_maven org.apache.cassandra cassandra-all "$version" "$lib"; }
 
 # write_node DIR N: the configuration of node N, as DIR/cluster says.
 write_node() {

@@ -46,6 +46,39 @@ wait_for() {
         sleep 0.1
     done
 }
+# java17: the JDK's program; Cassandra 5.0 starts on no newer one.  TROUPE_TEST_JAVA_HOME names another place.
+java17() {
+    local home
+    for home in "${TROUPE_TEST_JAVA_HOME:-/none}" /usr/lib/jvm/java-17-openjdk-* /usr/lib/jvm/*17*; do
+        [ -x "$home/bin/java" ] && { echo "$home/bin/java"; return; }
+    done
+    fail "no JDK 17 under /usr/lib/jvm: install openjdk-17-jdk-headless, or set TROUPE_TEST_JAVA_HOME"
+}
+# from_maven GROUP ARTIFACT VERSION FOLDER: it and what it needs, from Maven Central, as FOLDER/lib/*.jar; nothing where it is there.
+from_maven() {
+    local lib=$4 new
+    [ "$(cat "$lib/version" 2>/dev/null)" = "$3" ] && return
+    mkdir -p "$(dirname "$lib")"
+    new=$(mktemp -d "$lib.XXXXXX")
+    cat >"$new/pom.xml" <<POM
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>troupe.tests</groupId><artifactId>$2-server</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies>
+    <dependency><groupId>$1</groupId><artifactId>$2</artifactId><version>$3</version></dependency>
+  </dependencies>
+</project>
+POM
+    JAVA_HOME=$(dirname "$(dirname "$(java17)")") mvn -q -B -f "$new/pom.xml" \
+        org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
+        -DincludeScope=runtime -DoutputDirectory="$new/lib" >"$new/mvn.log" 2>&1 ||
+        { tail -n 20 "$new/mvn.log" >&2; rm -rf "$new"; fail "fetching $2 $3 failed"; }
+    echo "$3" >"$new/version"
+    rm -rf "$lib.old"
+    [ ! -d "$lib" ] || mv "$lib" "$lib.old"
+    mv -T "$new" "$lib" 2>/dev/null || rm -rf "$new" # somebody else was faster
+    rm -rf "$lib.old"
+}
 port_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 # each_node DIR [NODE]: the pid files meant.
