@@ -22,6 +22,13 @@ static struct seal_bind bind_of(const struct uuid *owner, const struct uuid *id,
     return (struct seal_bind){.kind = SEAL_MEDIA, .chat = *owner, .turn = *id, .part = part, .rev = last ? 1 : 0};
 }
 
+void media_file_name(const struct uuid *owner, const struct uuid *id, char ret_name[MEDIA_FILE_NAME + 1])
+{
+    uuid_format(owner, ret_name);
+    ret_name[UUID_TEXT - 1] = '/';
+    uuid_format(id, ret_name + UUID_TEXT);
+}
+
 uint64_t media_chunks(uint64_t bytes)
 {
     return bytes / MEDIA_CHUNK + (bytes % MEDIA_CHUNK != 0);

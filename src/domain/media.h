@@ -52,6 +52,10 @@ struct media_head {
     uint64_t created_ms;
 };
 
+/* Its name in a store: "<owner>/<id>" (port/media.h). */
+#define MEDIA_FILE_NAME 73
+void media_file_name(const struct uuid *owner, const struct uuid *id, char ret_name[MEDIA_FILE_NAME + 1]);
+
 /* Pieces of a file of so many bytes (an empty one has none, and is refused by all of these). */
 uint64_t media_chunks(uint64_t bytes);
 uint64_t media_sealed_size(uint64_t bytes);             /* of the whole object */

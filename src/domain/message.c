@@ -2,7 +2,11 @@
 #include "domain/message.h"
 
 #include <assert.h>
+#include <sodium.h>
 #include <string.h>
+
+#define CHAT_AT (MEDIA_FILE_NAME + 1) /* in a mark's name */
+#define REF_AT (CHAT_AT + 36 + 1)
 
 #define MARK 0xff /* no UTF-8 has it */
 #define VERSION 1
@@ -85,4 +89,21 @@ void message_tell(const struct message_media *media, size_t n, const char *text,
         buf_add_str(out, len > 0 ? ".]\n" : ".]");
     if (len > 0)
         buf_add(out, text, len);
+}
+
+void message_mark_name(const struct uuid *owner, const struct uuid *id, const struct uuid *chat,
+                       const uint8_t ref[MESSAGE_REF], char ret_name[MESSAGE_MARK_NAME + 1])
+{
+    media_file_name(owner, id, ret_name);
+    ret_name[MEDIA_FILE_NAME] = '.';
+    uuid_format(chat, ret_name + CHAT_AT);
+    ret_name[REF_AT - 1] = '.';
+    sodium_bin2hex(ret_name + REF_AT, 2 * MESSAGE_REF + 1, ref, MESSAGE_REF);
+}
+
+bool message_mark_read(const char *name, struct uuid *ret_chat, uint8_t ret_ref[MESSAGE_REF])
+{
+    return strlen(name) == MESSAGE_MARK_NAME && name[MEDIA_FILE_NAME] == '.' && name[REF_AT - 1] == '.' &&
+           uuid_parse(name + CHAT_AT, 36, ret_chat) &&
+           sodium_hex2bin(ret_ref, MESSAGE_REF, name + REF_AT, 2 * MESSAGE_REF, NULL, NULL, NULL) == 0;
 }

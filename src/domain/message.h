@@ -37,4 +37,11 @@ enum tr_rc message_decode(const void *data, size_t len, struct message *ret_mess
  */
 void message_tell(const struct message_media *media, size_t n, const char *text, size_t len, struct buf *out);
 
+/* The name of the mark of a message upon a file: "<owner>/<id>.<chat>.<ref, 32 hex digits>" (port/media.h). */
+#define MESSAGE_MARK_NAME (MEDIA_FILE_NAME + 1 + 36 + 1 + 2 * MESSAGE_REF)
+void message_mark_name(const struct uuid *owner, const struct uuid *id, const struct uuid *chat,
+                       const uint8_t ref[MESSAGE_REF], char ret_name[MESSAGE_MARK_NAME + 1]);
+/* False: it is the name of no mark. */
+bool message_mark_read(const char *name, struct uuid *ret_chat, uint8_t ret_ref[MESSAGE_REF]);
+
 #endif

@@ -34,8 +34,10 @@ struct history_chat {
 struct history_accept {
     struct turn_row row;     /* part 0, rev 0: chat, turn, predecessor (= head as read), index, sealed, ... */
     uint8_t client_hash[16]; /* seal_client_id() */
-    struct uuid head;        /* as read: the write is done only if it still is */
+    struct uuid head;        /* as read: the write is done only if it still is.  HISTORY_NO_HEAD: it is only asked */
 };
+/* A head that no chat has (its time is 1970): `accept` upon it writes nothing, and says whether the client id has a turn. */
+#define HISTORY_NO_HEAD ((struct uuid){{[15] = 1}})
 enum accept_outcome {
     ACCEPT_DONE,  /* written: turn and change are the new ones */
     ACCEPT_KNOWN, /* this client id has a turn already: that one is in `turn`; nothing was written */

@@ -158,6 +158,44 @@ static void test_accept(void **state)
     store_free(s);
 }
 
+/* Upon HISTORY_NO_HEAD it is a question: has this client id a turn?  Nothing is written, whatever the answer. */
+static void test_ask(void **state)
+{
+    struct store *s = store_new("ask");
+    struct history_chat chat = a_chat(an_id(T0), T0);
+    const struct history_accept first = an_accept(&chat, T0 + 10, "client-1", "one");
+    struct history_accept known, unknown;
+    struct answer a = {0};
+
+    (void)state;
+    unknown = an_accept(&chat, T0 + 20, "client-2", "?");
+    unknown.head = HISTORY_NO_HEAD;
+    assert_int_equal(do_accept(s, &unknown, &a), TR_NOT_FOUND); /* no such chat */
+    make_chat(s, &chat);
+    assert_int_equal(do_accept(s, &first, &a), TR_OK);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(do_accept(s, &unknown, &a), TR_OK);
+        assert_int_equal(a.accepted.outcome, ACCEPT_MOVED);
+        assert_int_equal(do_turn_get(s, &chat.chat, &unknown.row.turn, &a), TR_NOT_FOUND);
+    }
+    known = an_accept(&chat, T0 + 30, "client-1", "?");
+    known.head = HISTORY_NO_HEAD;
+    assert_int_equal(do_accept(s, &known, &a), TR_OK);
+    assert_int_equal(a.accepted.outcome, ACCEPT_KNOWN);
+    assert_true(uuid_eq(&a.accepted.turn, &first.row.turn));
+    assert_int_equal(do_chat_get(s, &chat.chat, &a), TR_OK);
+    assert_true(uuid_eq(&a.chat.head, &first.row.turn));
+    assert_int_equal(a.chat.index, 1);
+    assert_int_equal(a.chat.change, 2);
+    chat.head = first.row.turn;
+    chat.index = 1;
+    unknown = an_accept(&chat, T0 + 40, "client-2", "two"); /* the question did not claim the id */
+    assert_int_equal(do_accept(s, &unknown, &a), TR_OK);
+    assert_int_equal(a.accepted.outcome, ACCEPT_DONE);
+    answer_release(&a);
+    store_free(s);
+}
+
 /* 64 at once with the same head: one wins; then the losers, with the new head, until all are in. */
 static void test_accept_race(void **state)
 {
@@ -556,11 +594,17 @@ static void test_keys(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_chat_create),    cmocka_unit_test(test_chats_of_user),
-    cmocka_unit_test(test_accept),         cmocka_unit_test(test_accept_race),
-    cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_append_first_wins),
-    cmocka_unit_test(test_append_several), cmocka_unit_test(test_append_race),
-    cmocka_unit_test(test_paging),         cmocka_unit_test(test_changed),
+    cmocka_unit_test(test_chat_create),
+    cmocka_unit_test(test_chats_of_user),
+    cmocka_unit_test(test_accept),
+    cmocka_unit_test(test_ask),
+    cmocka_unit_test(test_accept_race),
+    cmocka_unit_test(test_round_trip),
+    cmocka_unit_test(test_append_first_wins),
+    cmocka_unit_test(test_append_several),
+    cmocka_unit_test(test_append_race),
+    cmocka_unit_test(test_paging),
+    cmocka_unit_test(test_changed),
     cmocka_unit_test(test_keys),
 };
 

@@ -42,7 +42,6 @@ struct s3_signing {
 /* "20130524T000000Z" */
 void s3_date(uint64_t unix_s, char ret_date[17]);
 void s3_hash(const void *data, size_t len, char ret_hex[65]);
-void s3_hex(const uint8_t *bytes, size_t n, char *ret);
 /* The Authorization header's value, appended. */
 void s3_sign(const struct s3_signing *s, struct buf *out);
 /* Append "name=value" (with "&" before it unless it is the first), percent-encoded as the signature wants it. */

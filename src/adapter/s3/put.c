@@ -125,7 +125,7 @@ static const char *part_hash(struct media_put *put)
     uint8_t hash[crypto_hash_sha256_BYTES];
 
     crypto_hash_sha256_final(&st, hash);
-    s3_hex(hash, sizeof hash, put->hex);
+    sodium_bin2hex(put->hex, sizeof put->hex, hash, sizeof hash);
     return put->hex;
 }
 

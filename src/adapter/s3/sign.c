@@ -7,17 +7,12 @@
 
 #define SIGNED "host;x-amz-content-sha256;x-amz-date"
 
-void s3_hex(const uint8_t *bytes, size_t n, char *ret)
-{
-    sodium_bin2hex(ret, 2 * n + 1, bytes, n);
-}
-
 void s3_hash(const void *data, size_t len, char ret_hex[65])
 {
     uint8_t hash[crypto_hash_sha256_BYTES];
 
     crypto_hash_sha256(hash, data, len);
-    s3_hex(hash, sizeof hash, ret_hex);
+    sodium_bin2hex(ret_hex, 2 * sizeof hash + 1, hash, sizeof hash);
 }
 
 void s3_date(uint64_t unix_s, char ret_date[17])
@@ -90,7 +85,7 @@ void s3_sign(const struct s3_signing *s, struct buf *out)
     buf_printf(&text, "AWS4-HMAC-SHA256\n%s\n%.8s/%s/s3/aws4_request\n%s", date, date, s->region, hash);
     day_key(s, date, key);
     hmac(key, sizeof key, buf_str(&text), text.len, mac);
-    s3_hex(mac, sizeof mac, signature);
+    sodium_bin2hex(signature, 2 * sizeof mac + 1, mac, sizeof mac);
     out->failed = out->failed || text.failed;
     buf_printf(out, "AWS4-HMAC-SHA256 Credential=%s/%.8s/%s/s3/aws4_request,SignedHeaders=" SIGNED ",Signature=%s",
                s->access_key, date, s->region, signature);

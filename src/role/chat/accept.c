@@ -272,12 +272,7 @@ static void accept_known(struct desk_request *r)
 
 static void accept_issue(struct desk_request *r);
 
-/*
- * A message whose media are not there any more may be one that was accepted before they went: its id decides.  It is asked
- * by the same write upon a head that no chat has (of 1970), which changes nothing.
- */
-const struct uuid desk_no_head = {{[15] = 1}};
-
+/* A message whose media are not there any more may be one that was accepted before they went: its id decides, and it is only asked. */
 static void on_accepted(void *ctx, enum tr_rc rc, const struct history_accepted *res, const struct tr_err *err)
 {
     struct accept *a = ctx;
@@ -374,7 +369,7 @@ static void accept_write(struct desk_request *r)
                              .index = uuid_is_nil(&c->head) ? 0 : c->index + 1};
     row->turn = uuid_v7_after(&c->head, row->created_ms, random);
     memcpy(row->character, c->character->id, strlen(c->character->id));
-    a->write.head = a->claim.refused == NULL ? c->head : desk_no_head;
+    a->write.head = a->claim.refused == NULL ? c->head : HISTORY_NO_HEAD;
     c->work->accepting = row->turn;
     bind = (struct seal_bind){
         .kind = SEAL_HISTORY, .chat = row->chat, .turn = row->turn, .part = PART_USER, .role = SPEAKER_USER};
@@ -505,9 +500,9 @@ static void accept_rate_address(struct accept *a)
 {
     struct desk *d = a->base.d;
     struct registry *r = d->env.registry;
-    char key[8 + 32 + 1] = "address:";
+    char key[DESK_ADDRESS_KEY + 1];
 
-    desk_hex(a->address, sizeof a->address, key + 8);
+    desk_address_key(a->address, key);
     if (d->rate_address == 0 ||
         r->ops->rate_take(r, key, (uint32_t)d->rate_address, on_address_rate, a, &a->base.op, NULL) != TR_OK)
         accept_admit(a);

@@ -4,6 +4,7 @@
 #include "domain/text.h"
 
 #include <inttypes.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -56,13 +57,8 @@ const char *desk_text_check(const struct desk *d, const char *text, size_t len, 
     return words || may_be_empty ? NULL : "bad_request";
 }
 
-void desk_hex(const uint8_t *bytes, size_t n, char *ret)
+void desk_address_key(const uint8_t address[16], char ret_key[DESK_ADDRESS_KEY + 1])
 {
-    static const char digits[] = "0123456789abcdef";
-
-    for (size_t i = 0; i < n; i++) {
-        ret[i * 2] = digits[bytes[i] >> 4];
-        ret[i * 2 + 1] = digits[bytes[i] & 15];
-    }
-    ret[n * 2] = '\0';
+    memcpy(ret_key, "address:", 8);
+    sodium_bin2hex(ret_key + 8, 2 * 16 + 1, address, 16);
 }

@@ -96,10 +96,10 @@ static void claim_step(struct desk_request *r)
     if (uuid_is_nil(&c->key.id)) {
         rc = keyring_user(r->d->env.keyring, c->user, false, on_key, c, &r->op, &err);
     } else if (c->at < c->n) {
-        desk_media_name(c->user, &c->media[c->at].id, NULL, NULL, name);
+        media_file_name(c->user, &c->media[c->at].id, name);
         rc = store->ops->read(store, name, 0, MEDIA_HEAD, on_head, c, &r->op, &err);
     } else {
-        desk_media_name(c->user, &c->media[c->at - c->n].id, c->chat, c->ref, name);
+        message_mark_name(c->user, &c->media[c->at - c->n].id, c->chat, c->ref, name);
         rc = store->ops->mark(store, name, on_marked, c, &r->op, &err);
     }
     if (rc != TR_OK)

@@ -170,6 +170,9 @@ bool desk_avatar(struct desk *d, struct desk_viewer *v, const char *id, desk_ava
 bool desk_media_delete(struct desk *d, struct desk_viewer *v, const struct uuid *media, desk_ok_done *done, void *ctx);
 /* The user has sent a file: a time to let go of old ones of the user's that no message names.  Nobody waits. */
 void desk_media_stored(struct desk *d, const struct uuid *user);
+/* The registry's key of an address's rate (rate_take): messages and files together. */
+#define DESK_ADDRESS_KEY (8 + 2 * 16)
+void desk_address_key(const uint8_t address[16], char ret_key[DESK_ADDRESS_KEY + 1]);
 /* A new user is noted in the catalogue; nobody waits. */
 void desk_user_made(struct desk *d, const struct uuid *user);
 

@@ -303,9 +303,6 @@ void desk_media_turn_deleted(struct desk *d, const struct uuid *user, const stru
 void desk_media_chat_deleted(struct desk *d, const struct uuid *user, const struct uuid *chat);
 /* The store of media failed: as desk_request_broke(), but it is no reason to be unready, and is told as a store that is away. */
 void desk_media_broke(struct desk_request *r, enum tr_rc rc, const struct tr_err *err);
-/* "<user>/<media>", and with a chat and a ref the mark */
-void desk_media_name(const struct uuid *user, const struct uuid *media, const struct uuid *chat,
-                     const uint8_t ref[MESSAGE_REF], char name[MEDIA_NAME_MAX + 1]);
 
 /* ---- claim.c */
 struct desk_claim {
@@ -346,7 +343,6 @@ struct desk_judge {
 /* Judge a mark (what is none stays): false: at once; true: next is called when it is known, not where r ended meanwhile. */
 bool desk_judge(struct desk_request *r, struct desk_judge *j, const char *name, void (*next)(struct desk_request *r));
 /* What no chat has for its newest turn (it is of 1970): `accept` upon it tells whether an id is known, and writes nothing. */
-extern const struct uuid desk_no_head;
 
 /* ---- greeting.c */
 struct desk_greeting {
@@ -368,7 +364,6 @@ void desk_open_poke(struct desk *d, struct chat *c); /* a running text came: per
 const char *desk_text_check(const struct desk *d, const char *text, size_t len, bool may_be_empty,
                             char why[static 120]);
 bool desk_id_check(const char *id, size_t len);
-void desk_hex(const uint8_t *bytes, size_t n, char *ret); /* 2n digits and a 0 */
 
 /* ---- admission.c */
 bool desk_has_room(struct desk *d); /* and note that there is traffic */

@@ -81,7 +81,7 @@ static enum tr_rc ask_turn(struct desk_judge *j, const struct uuid *head, struct
 {
     static const uint8_t nothing[1];
     struct history *h = j->r->d->env.history;
-    struct history_accept a = {.head = desk_no_head};
+    struct history_accept a = {.head = HISTORY_NO_HEAD};
     uint8_t random[10];
 
     seal_random(random, sizeof random);
@@ -90,7 +90,7 @@ static enum tr_rc ask_turn(struct desk_judge *j, const struct uuid *head, struct
                               .part = PART_USER,
                               .speaker = SPEAKER_USER,
                               .user = j->user,
-                              .predecessor = desk_no_head,
+                              .predecessor = HISTORY_NO_HEAD,
                               .index = 1,
                               .created_ms = wall_ms(),
                               .sealed = nothing,
@@ -141,26 +141,12 @@ static void judge_step(struct desk_request *r)
         judge_failed(j, rc, &err);
 }
 
-static bool unhex(const char *text, uint8_t ref[MESSAGE_REF])
-{
-    for (size_t i = 0; i < 2 * MESSAGE_REF; i++) {
-        const char c = text[i];
-        const int v = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-
-        if (v < 0)
-            return false;
-        ref[i / 2] = (uint8_t)(i % 2 == 0 ? v << 4 : ref[i / 2] | v);
-    }
-    return text[2 * MESSAGE_REF] == '\0';
-}
-
 bool desk_judge(struct desk_request *r, struct desk_judge *j, const char *name, void (*next)(struct desk_request *r))
 {
     const struct desk_judged_chat *c;
 
     j->left = false;
-    if (strlen(name) < 111 || name[73] != '.' || name[110] != '.' || !uuid_parse(name + 74, 36, &j->chat) ||
-        !unhex(name + 111, j->ref))
+    if (!message_mark_read(name, &j->chat, j->ref))
         return false; /* none of ours: it stays */
     j->ask = j->asked < TURNS_MAX && strcmp(name, j->from) > 0;
     c = chat_known(j);

@@ -32,7 +32,7 @@ struct walk {
     void *ctx;
     enum why why;
     struct uuid user, chat;
-    char ref[2 * MESSAGE_REF + 1];
+    uint8_t ref[MESSAGE_REF];
     struct uuid media[MESSAGE_MEDIA_MAX]; /* those to walk over; none: all of the user's */
     size_t media_n, media_at;
     char prefix[MEDIA_NAME_MAX + 1], after[MEDIA_NAME_MAX + 1];
@@ -41,7 +41,7 @@ struct walk {
     bool more; /* names behind the page */
     struct desk_judge judge;
     /* the file that is being looked at */
-    char file[UUID_TEXT + UUID_TEXT];
+    char file[MEDIA_FILE_NAME + 1];
     bool there;
     size_t kept, dropped; /* marks */
     bool found;           /* any file at all */
@@ -53,20 +53,6 @@ struct walk {
 
 static void walk_list(struct desk_request *r);
 static void walk_remove(struct desk_request *r);
-
-void desk_media_name(const struct uuid *user, const struct uuid *media, const struct uuid *chat,
-                     const uint8_t ref[MESSAGE_REF], char name[MEDIA_NAME_MAX + 1])
-{
-    uuid_format(user, name);
-    name[36] = '/';
-    uuid_format(media, name + 37);
-    if (chat == NULL)
-        return;
-    name[73] = '.';
-    uuid_format(chat, name + 74);
-    name[110] = '.';
-    desk_hex(ref, MESSAGE_REF, name + 111);
-}
 
 /* The user's place in the table: the old one, or the one that was walked over the longest time ago, made free. */
 static struct media_walked *walked_of(struct desk *d, const struct uuid *user)
@@ -165,7 +151,7 @@ static void on_marks(void *ctx, enum tr_rc rc, const char *const *names, size_t 
         return;
     }
     for (size_t i = 0; rc == TR_OK && i < n; i++)
-        named = named || names[i][73] != '\0';
+        named = named || names[i][MEDIA_FILE_NAME] != '\0';
     if (named) {
         removed(w);
     } else {
@@ -187,7 +173,7 @@ static void walk_remove(struct desk_request *r)
         return;
     }
     name = (const char *)w->removals.data + w->removed;
-    if (strlen(name) == 73 && w->why != MEDIA_DELETE && !w->looked_again)
+    if (strlen(name) == MEDIA_FILE_NAME && w->why != MEDIA_DELETE && !w->looked_again)
         rc = store->ops->list(store, name, "", 2, on_marks, w, &r->op, &err);
     else
         rc = store->ops->remove(store, name, on_removed, w, &r->op, &err);
@@ -221,25 +207,24 @@ static void file_over(struct walk *w)
 /* "<user>/<media>[.<chat>.<ref>]"; left: the mark's chat or turn is gone. */
 static void look(struct walk *w, const char *name, bool left)
 {
-    char chat[UUID_TEXT];
+    uint8_t ref[MESSAGE_REF];
+    struct uuid chat;
     bool drop;
 
-    if (strlen(name) < 73)
+    if (strlen(name) < MEDIA_FILE_NAME)
         return; /* none of ours */
-    if (strncmp(w->file, name, 73) != 0) {
+    if (strncmp(w->file, name, MEDIA_FILE_NAME) != 0) {
         file_over(w);
-        memcpy(w->file, name, 73);
-        w->file[73] = '\0';
+        memcpy(w->file, name, MEDIA_FILE_NAME);
+        w->file[MEDIA_FILE_NAME] = '\0';
     }
-    if (name[73] == '\0') {
+    if (name[MEDIA_FILE_NAME] == '\0') {
         w->there = true;
         return;
     }
-    uuid_format(&w->chat, chat);
     drop = left || w->why == MEDIA_DELETE ||
-           (strncmp(name + 74, chat, 36) == 0 &&
-            (w->why == MEDIA_CHAT_GONE ||
-             (w->why == MEDIA_TURN_GONE && name[110] == '.' && strcmp(name + 111, w->ref) == 0)));
+           (message_mark_read(name, &chat, ref) && uuid_eq(&chat, &w->chat) &&
+            (w->why == MEDIA_CHAT_GONE || (w->why == MEDIA_TURN_GONE && memcmp(ref, w->ref, sizeof ref) == 0)));
     if (drop) {
         note(w, name);
         w->dropped++;
@@ -334,7 +319,7 @@ static void walk_list(struct desk_request *r)
         return;
     }
     if (w->media_n > 0) {
-        desk_media_name(&w->user, &w->media[w->media_at], NULL, NULL, w->prefix);
+        media_file_name(&w->user, &w->media[w->media_at], w->prefix);
     } else {
         uuid_format(&w->user, w->prefix);
         memcpy(w->prefix + 36, "/", 2);
@@ -367,7 +352,7 @@ void desk_media_turn_deleted(struct desk *d, const struct uuid *user, const stru
     if (w == NULL)
         return;
     w->chat = *chat;
-    desk_hex(m->ref, sizeof m->ref, w->ref);
+    memcpy(w->ref, m->ref, sizeof w->ref);
     for (size_t i = 0; i < m->media_n; i++)
         w->media[w->media_n++] = m->media[i].id;
 }

@@ -332,7 +332,7 @@ void download_begin(struct conn *c, const struct http_request *req, const struct
     d->media = g->env->media;
     d->user = c->peer.viewer.user;
     d->id = *id;
-    media_name(&d->user, id, d->name);
+    media_file_name(&d->user, id, d->name);
     c->http->download = d;
     c->until_s = conn_now_s(c) + STORE_SECONDS;
     rc = keyring_user(g->env->keyring, &d->user, false, on_key, d, &d->op, &err);

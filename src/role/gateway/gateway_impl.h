@@ -120,8 +120,6 @@ void download_gone(struct download *d); /* NULL is fine */
 
 /* What a failure of the media store means to a client; logged.  `what`: for the log. */
 void media_failed(struct conn *c, const char *what, const struct uuid *id, enum tr_rc rc, const struct tr_err *err);
-/* "<user>/<media>" */
-void media_name(const struct uuid *user, const struct uuid *id, char name[MEDIA_NAME_MAX + 1]);
 
 /* ws.c */
 void ws_upgrade(struct conn *c, const struct http_request *req);

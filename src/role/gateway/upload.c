@@ -67,13 +67,6 @@ static struct metric cut =
 static struct metric stored_bytes =
     METRIC(METRIC_COUNTER, "troupe_media_stored_bytes_total", NULL, "Bytes of the files that were stored.");
 
-void media_name(const struct uuid *user, const struct uuid *id, char name[MEDIA_NAME_MAX + 1])
-{
-    uuid_format(user, name);
-    name[UUID_TEXT - 1] = '/';
-    uuid_format(id, name + UUID_TEXT);
-}
-
 void media_failed(struct conn *c, const char *what, const struct uuid *id, enum tr_rc rc, const struct tr_err *err)
 {
     char text[UUID_TEXT];
@@ -298,7 +291,7 @@ static bool begin_object(struct upload *u)
     u->type = head.type;
     seal_random(random, sizeof random);
     u->id = uuid_v7(head.created_ms, random);
-    media_name(&u->user, &u->id, name);
+    media_file_name(&u->user, &u->id, name);
     rc = u->media->ops->put_start(u->media, name, media_sealed_size(u->bytes), &u->put, &err);
     if (rc == TR_OK)
         rc = media_seal_head(&u->key, &u->user, &u->id, &head, &u->sealed);
@@ -414,8 +407,7 @@ static void ask_rate(struct upload *u)
 {
     const struct gateway *g = conn_gateway(u->c);
     struct registry *r = g->env->registry;
-    const uint8_t *address = u->c->peer.viewer.address;
-    char key[8 + UUID_TEXT] = "media:";
+    char key[6 + UUID_TEXT] = "media:"; /* the longer one of the two */
     uint64_t rate = 0;
 
     for (; rate == 0 && u->rates < 2; u->rates++)
@@ -423,9 +415,7 @@ static void ask_rate(struct upload *u)
     if (u->rates == 1) {
         uuid_format(&u->user, key + 6);
     } else {
-        memcpy(key, "address:", 8);
-        for (size_t i = 0; i < 16; i++)
-            snprintf(key + 8 + 2 * i, 3, "%02x", address[i]);
+        desk_address_key(u->c->peer.viewer.address, key);
     }
     if (rate == 0)
         ask_key(u);

@@ -113,7 +113,7 @@ static struct uuid old_file(char name[MEDIA_NAME_MAX + 1])
 
     seal_random(random, sizeof random);
     id = uuid_v7(wall_ms() - UINT64_C(2) * 86400000, random);
-    desk_media_name(&fx.user, &id, NULL, NULL, name);
+    media_file_name(&fx.user, &id, name);
     mark_now(name);
     return id;
 }
@@ -147,7 +147,7 @@ static void named_in_that_moment(void **state)
     const struct uuid id = old_file(named);
 
     (void)state;
-    desk_media_name(&fx.user, &id, &fx.chat, ref, marked);
+    message_mark_name(&fx.user, &id, &fx.chat, ref, marked);
     walk();
     assert_int_equal(removes, 0);
     desk->walked[0].at_ms = 0; /* an hour later */
@@ -165,10 +165,10 @@ static void what_a_mark_says(void **state)
     struct uuid id = old_file(name);
 
     (void)state;
-    desk_media_name(&fx.user, &id, &fx.chat, ref, name);
+    message_mark_name(&fx.user, &id, &fx.chat, ref, name);
     mark_now(name);
     id = old_file(name);
-    desk_media_name(&fx.user, &id, &gone, ref, name);
+    message_mark_name(&fx.user, &id, &gone, ref, name);
     mark_now(name);
     walk();
     assert_int_equal(removes, 2);
