@@ -251,30 +251,17 @@ static void marks(void **state)
     assert_false(g->more);
 }
 
-struct many {
-    size_t done, failed;
-};
-
-static void on_many(void *ctx, enum tr_rc rc, const struct tr_err *err)
-{
-    struct many *m = ctx;
-
-    (void)err;
-    m->done++;
-    m->failed += rc != TR_OK;
-}
-
 #define NAMES 1203u
 
 static void make_names(void)
 {
     struct tr_op *op = NULL;
-    struct many m = {0};
+    struct support_many m = {0};
 
     for (unsigned i = 0; i < NAMES; i++) { /* not in their order */
         const char *const name = mark_of(i * 7 % NAMES, 1, i % 3);
 
-        assert_int_equal(store->ops->mark(store, name, on_many, &m, &op, NULL), TR_OK);
+        assert_int_equal(store->ops->mark(store, name, support_many_done, &m, &op, NULL), TR_OK);
         if (i % 100 == 99)
             support_count(loop, &m.done, i + 1);
     }

@@ -131,24 +131,11 @@ void fault_full_disk(void **state)
     free(b.place);
 }
 
-struct many {
-    size_t done, failed;
-};
-
-static void on_many(void *ctx, enum tr_rc rc, const struct tr_err *err)
-{
-    struct many *m = ctx;
-
-    (void)err;
-    m->done++;
-    m->failed += rc != TR_OK;
-}
-
 void fault_ten_thousand(void **state)
 {
     const size_t n = 10000;
     struct bench b = bench_new("many");
-    struct many m = {0};
+    struct support_many m = {0};
     struct taker t;
     uint64_t start, middle;
 
@@ -160,7 +147,7 @@ void fault_ten_thousand(void **state)
         struct queue_message msg = {.queue = "a", .body = {(const uint8_t *)text, 0}};
 
         msg.body.len = (size_t)snprintf(text, sizeof text, "%zu", i);
-        assert_int_equal(b.q->ops->publish(b.q, &msg, on_many, &m, NULL, NULL), TR_OK);
+        assert_int_equal(b.q->ops->publish(b.q, &msg, support_many_done, &m, NULL, NULL), TR_OK);
     }
     support_count(b.loop, &m.done, n);
     middle = mono_ns();

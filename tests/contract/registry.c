@@ -562,23 +562,10 @@ static void cancel_and_close(void **state)
     assert_int_equal(last.w.rc, TR_CANCELLED);
 }
 
-struct many {
-    size_t done, failed;
-};
-
-static void on_many(void *ctx, enum tr_rc rc, const struct tr_err *err)
-{
-    struct many *m = ctx;
-
-    (void)err;
-    m->done++;
-    m->failed += rc != TR_OK;
-}
-
 static void ten_thousand_chats(void **state)
 {
     const uint32_t n = 10000;
-    struct many m = {0};
+    struct support_many m = {0};
     struct mallinfo2 before = mallinfo2(), after;
     struct got g;
 
@@ -586,7 +573,7 @@ static void ten_thousand_chats(void **state)
     for (uint32_t i = 0; i < n; i++) {
         const struct uuid id = chat_id(i);
 
-        assert_int_equal(reg->ops->conn_put(reg, &id, "gateway.1", 60000, on_many, &m, NULL, NULL), TR_OK);
+        assert_int_equal(reg->ops->conn_put(reg, &id, "gateway.1", 60000, support_many_done, &m, NULL, NULL), TR_OK);
         if (i % 100 == 99)
             support_count(loop, &m.done, i + 1);
     }

@@ -250,3 +250,12 @@ void support_server_do(const char *name, const char *dir_variable, const char *v
     snprintf(command, sizeof command, "'%s/%s.sh' %s '%s'%s </dev/null >/dev/null", scripts, name, verb, dir, number);
     assert_int_equal(system(command), 0);
 }
+
+void support_many_done(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    struct support_many *m = ctx;
+
+    (void)err;
+    m->done++;
+    m->failed += rc != TR_OK;
+}

@@ -67,4 +67,10 @@ int support_child(void (*fn)(void *ctx), void *ctx);
 enum support_end { SUPPORT_EXIT_OK, SUPPORT_EXIT_FAILED, SUPPORT_KILL };
 void support_child_end(enum support_end end) __attribute__((noreturn));
 
+/* Many operations at once, whose ends are counted: the callback of those that bring nothing but their end. */
+struct support_many {
+    size_t done, failed;
+};
+void support_many_done(void *ctx, enum tr_rc rc, const struct tr_err *err);
+
 #endif
