@@ -543,6 +543,7 @@ int main(void)
 {
     int failed = 0;
 
+    cmocka_set_test_filter(getenv("TROUPE_TEST_ONLY")); /* a pattern of names; NULL: all */
     adapter = &one;
     if (support_server(one.server) != NULL) {
         servers_up(NULL);
