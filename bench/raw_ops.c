@@ -4,9 +4,9 @@
  *   raw_ops AMQP_HOST:PORT USER PASSWORD CASSANDRA_HOST:PORT REDIS_HOST:PORT PASSWORD AT_ONCE[@RATE] SECONDS [consume] [GROUPS]
  *
  * AT_ONCE "turns" run side by side, each one operation after the other, with nothing in between: a conditional write, two
- * confirmed publishes, a Redis read, two Cassandra reads, a conditional write, a confirmed publish, a Redis read, a confirmed
- * publish, a Redis write (4 publishes to RabbitMQ's quorum queues, 2 + 2 statements of Cassandra, 5 Redis
- * calls, of which two are not waited for: ours look up a chat's gateways for its status and its deltas, too).
+ * confirmed publishes, a Redis read, a Cassandra read, a conditional write, a confirmed publish, a Redis read, a confirmed
+ * publish, a Redis write (3 publishes to RabbitMQ's quorum queues and one to a transient queue, 2 + 1 statements of
+ * Cassandra, 5 Redis calls, of which two are not waited for: ours look up a chat's gateways for its status and its deltas, too).
  * RATE: so many turns a second of all together, in even steps; a turn counts from when it was due.
  * consume: each of the published messages is also delivered to a second connection and acknowledged, as in a pipeline.
  * GROUPS: NAME=PID,… as of `load`.  Prints one line of key=value figures; the first second is not counted.
@@ -33,8 +33,9 @@
 #define BODY 600 /* bytes of a message and of a stored row: about an envelope's */
 #define TAGS 65536
 #define QUEUES 4
+#define TO_GATEWAY 3 /* the transient one */
 
-enum { INSERT, READ_TURN, READ_TURNS, STATEMENTS };
+enum { INSERT, READ, STATEMENTS };
 static const char *const ddl[] = {
     "CREATE KEYSPACE IF NOT EXISTS raw_ops WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}",
     "CREATE TABLE IF NOT EXISTS raw_ops.turns (chat uuid, bucket int, turn uuid, part int, rev int, created bigint,"
@@ -43,10 +44,7 @@ static const char *const ddl[] = {
 static const char *const statements[STATEMENTS] = {
     [INSERT] = "INSERT INTO raw_ops.turns (chat, bucket, turn, part, rev, created, sealed) VALUES (?, 1, ?, ?, 0, 1, ?)"
                " IF NOT EXISTS",
-    [READ_TURN] =
-        "SELECT turn, part, rev, created, sealed FROM raw_ops.turns WHERE chat = ? AND bucket = 1 AND turn = ?",
-    [READ_TURNS] = "SELECT turn, part, rev, created, sealed FROM raw_ops.turns WHERE chat = ? AND bucket = 1"
-                   " ORDER BY turn DESC LIMIT 20",
+    [READ] = "SELECT turn, part, rev, created, sealed FROM raw_ops.turns WHERE chat = ? AND bucket = 1 AND turn = ?",
 };
 
 struct turn {
@@ -116,7 +114,7 @@ static void cassandra_step(struct turn *t, uint32_t statement, uint8_t part)
 {
     const uint8_t number[4] = {0, 0, 0, part};
     const struct cql_value values[] = {{t->chat, 16}, {t->turn, 16}, {number, 4}, {body, BODY}};
-    const struct cql_call call = {statement, statement == INSERT ? 4 : statement == READ_TURN ? 2 : 1, values};
+    const struct cql_call call = {statement, statement == INSERT ? 4 : 2, values};
     const struct cql_request request = {
         .calls = &call, .calls_n = 1, .timeout_ms = 10000, .write = statement == INSERT};
 
@@ -126,7 +124,8 @@ static void cassandra_step(struct turn *t, uint32_t statement, uint8_t part)
 static void publish_step(struct turn *t, int queue)
 {
     char name[32];
-    amqp_basic_properties_t props = {._flags = AMQP_BASIC_DELIVERY_MODE_FLAG, .delivery_mode = 2};
+    amqp_basic_properties_t props = {._flags = AMQP_BASIC_DELIVERY_MODE_FLAG,
+                                     .delivery_mode = queue == TO_GATEWAY ? 1 : 2};
 
     snprintf(name, sizeof name, "raw-ops.%d", queue);
     by_tag[next_tag++ % TAGS] = t;
@@ -170,7 +169,7 @@ static void again(struct turn *t)
 
 static void next(struct turn *t)
 {
-    if (t->step == 12) {
+    if (t->step == 11) {
         if (counting && counted < sizeof lat / sizeof lat[0])
             lat[counted++] = (uint32_t)(now_us() - t->started);
         done++;
@@ -191,26 +190,23 @@ static void next(struct turn *t)
         redisAsyncCommand(redis, on_redis, t, "GET raw-ops:context:%s", t->key);
         break;
     case 4:
-        cassandra_step(t, READ_TURN, 0);
+        cassandra_step(t, READ, 0);
         break;
     case 5:
-        cassandra_step(t, READ_TURNS, 0);
-        break;
-    case 6:
         cassandra_step(t, INSERT, 1);
         break;
-    case 7:
+    case 6:
         publish_step(t, 2);
         break;
-    case 8:
+    case 7:
         for (int i = 0; i < 3; i++)
             redisAsyncCommand(redis, on_redis, i == 2 ? t : NULL, "ZRANGEBYSCORE raw-ops:conn:%s 0 +inf LIMIT 0 16",
                               t->key);
         break;
-    case 9:
-        publish_step(t, 3);
+    case 8:
+        publish_step(t, TO_GATEWAY);
         break;
-    case 10:
+    case 9:
         redisAsyncCommand(redis, on_redis, t, "SET raw-ops:context:%s %b PX 600000", t->key, body, (size_t)BODY);
         break;
     default:
@@ -375,7 +371,10 @@ static void open_rabbitmq(char **argv, bool consume)
         char name[32];
 
         snprintf(name, sizeof name, "raw-ops.%d", i);
-        amqp_queue_declare(publisher, 1, amqp_cstring_bytes(name), 0, 1, 0, 0, args);
+        if (i == TO_GATEWAY)
+            amqp_queue_declare(publisher, 1, amqp_cstring_bytes(name), 0, 0, 0, 1, amqp_empty_table);
+        else
+            amqp_queue_declare(publisher, 1, amqp_cstring_bytes(name), 0, 1, 0, 0, args);
         ok(publisher, "declare");
         amqp_queue_purge(publisher, 1, amqp_cstring_bytes(name));
         ok(publisher, "purge");

@@ -44,7 +44,6 @@ class History:
         self.insert = self.session.prepare("INSERT INTO peer.turns (chat, bucket, turn, part, rev, created, text)"
                                            " VALUES (?, 1, ?, ?, 0, ?, ?) IF NOT EXISTS")
         self.one = self.session.prepare("SELECT part, text FROM peer.turns WHERE chat = ? AND bucket = 1 AND turn = ?")
-        self.many = self.session.prepare("SELECT turn, part, text FROM peer.turns WHERE chat = ? AND bucket = 1 ORDER BY turn DESC LIMIT 20")
         return self
 
     def run(self, statement, *values):
@@ -96,7 +95,6 @@ async def inference():
         chat, turn = uuid.UUID(work["chat"]), uuid.UUID(work["turn"])
         context = json.loads(await stage.redis.get("peer:context:" + work["chat"]) or "[]")
         await history.run(history.one, chat, turn)
-        await history.run(history.many, chat)
         work["reply"] = "Mira heard: " + work["text"]
         await history.run(history.insert, chat, turn, 1, int(time.time() * 1000), work["reply"])
         await stage.publish("peer.notify", work)

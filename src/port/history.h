@@ -35,6 +35,7 @@ struct history_accept {
     struct turn_row row;     /* part 0, rev 0: chat, turn, predecessor (= head as read), index, sealed, ... */
     uint8_t client_hash[16]; /* seal_client_id() */
     struct uuid head;        /* as read: the write is done only if it still is.  HISTORY_NO_HEAD: it is only asked */
+    uint64_t change;         /* a hint: the chat's, as last heard of; 0: none.  Right, it may save a round trip */
 };
 /* A head that no chat has (its time is 1970): `accept` upon it writes nothing, and says whether the client id has a turn. */
 #define HISTORY_NO_HEAD ((struct uuid){{[15] = 1}})

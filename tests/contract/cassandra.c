@@ -469,6 +469,72 @@ static void test_cost(void **state)
     store_free(s);
 }
 
+/* The requests that the server has answered. */
+static uint64_t requests_answered(struct cql *cql)
+{
+    struct cql_done done = {0};
+    struct pollfd fd = {.fd = cql_fd(cql), .events = POLLIN};
+    uint64_t n = 0;
+
+    cql_execute(cql,
+                &(struct cql_request){.text = "SELECT completed_tasks FROM system_views.thread_pools"
+                                              " WHERE name = 'Native-Transport-Requests'",
+                                      .timeout_ms = SUPPORT_LIMIT_MS},
+                NULL);
+    while (cql_poll(cql, &done, 1) == 0)
+        assert_int_equal(poll(&fd, 1, SUPPORT_LIMIT_MS), 1);
+    assert_int_equal(done.status, CQL_OK);
+    assert_int_equal(cql_rows(done.rows), 1);
+    for (int i = 0; i < 8; i++)
+        n = n << 8 | cql_cell(done.rows, 0, 0).data[i];
+    cql_done_free(&done);
+    return n;
+}
+
+/*
+ * A turn as a gateway and a worker have it, each with an adapter of its own: the acceptance with what the gateway heard of the reply
+ * before, what changed since, the reply.  Three requests, no more: no write on a wrong guess, no read of what came along.
+ */
+static void test_three_requests_a_turn(void **state)
+{
+    enum { TURNS = 100 };
+    struct store *gateway = store_at(NULL, ""), *worker = store_beside(gateway);
+    struct history_chat chat = a_chat(an_id(T0), T0);
+    struct cql *cql = bare_open(NULL, 0);
+    struct answer a = {0};
+    uint64_t before = 0, known = 0, n;
+
+    (void)state;
+    make_chat(gateway, &chat);
+    for (unsigned i = 0; i < TURNS + 5; i++) {
+        char client[17];
+        struct history_accept acc;
+        struct turn_row row;
+
+        if (i == 5) /* statements are prepared, the chat is known to both */
+            before = requests_answered(cql);
+        snprintf(client, sizeof client, "%u", i);
+        acc = an_accept(&chat, T0 + 100 + i, client, "words");
+        acc.change = known;
+        assert_int_equal(do_accept(gateway, &acc, &a), TR_OK);
+        assert_int_equal(a.accepted.outcome, ACCEPT_DONE);
+        chat.head = a.accepted.head;
+        chat.index = a.accepted.index;
+        assert_int_equal(do_changed(worker, &chat.chat, known, 64, &a), TR_OK);
+        assert_true(a.n > 0 && uuid_eq(&a.rows[a.n - 1].turn, &chat.head));
+        row = a_row(&chat, chat.head, PART_FIRST_VARIANT, "reply");
+        assert_int_equal(do_append(worker, &row, 1, &a), TR_OK);
+        known = a.change;
+    }
+    n = requests_answered(cql) - before;
+    print_message("  %llu requests for %d turns\n", (unsigned long long)n, TURNS);
+    assert_true(n >= 3 * TURNS && n <= 3 * TURNS + TURNS / 5); /* the clients' own now and then */
+    answer_release(&a);
+    cql_close(cql);
+    store_beside_free(worker);
+    store_free(gateway);
+}
+
 /* ---- three nodes ---- */
 
 /* One of three is killed under load (each in its turn), and comes back: nothing that was answered is lost. */
@@ -525,14 +591,9 @@ static void test_node_stalls(void **state)
 
 #define ON_SERVER(t) cmocka_unit_test_setup(t, servers_up)
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_open_refuses),
-    ON_SERVER(test_init_and_check),
-    ON_SERVER(test_no_schema),
-    cmocka_unit_test(test_no_server),
-    ON_SERVER(test_cost),
-    ON_SERVER(test_down_and_up),
-    ON_SERVER(test_stall),
-    ON_SERVER(test_restart_under_writes),
+    cmocka_unit_test(test_open_refuses), ON_SERVER(test_init_and_check), ON_SERVER(test_no_schema),
+    cmocka_unit_test(test_no_server),    ON_SERVER(test_cost),           ON_SERVER(test_three_requests_a_turn),
+    ON_SERVER(test_down_and_up),         ON_SERVER(test_stall),          ON_SERVER(test_restart_under_writes),
 };
 static const struct CMUnitTest tests_of_three[] = {
     ON_SERVER(test_node_of_three),

@@ -14,8 +14,7 @@
 
 #define MONTH (31 * 86400000ull)
 
-/* Another adapter on the same loop. */
-static struct store *store_beside(struct store *s)
+struct store *store_beside(struct store *s)
 {
     struct store *t = calloc(1, sizeof *t);
     struct tr_err err = {0};
@@ -27,7 +26,7 @@ static struct store *store_beside(struct store *s)
     return t;
 }
 
-static void store_beside_free(struct store *t)
+void store_beside_free(struct store *t)
 {
     t->h->ops->close(t->h);
     free(t);
@@ -273,6 +272,82 @@ static void test_reader_misses_nothing(void **state)
     store_free(s[0]);
 }
 
+static void random_change(struct store *s, struct history_chat *chat, struct uuid *turns, size_t *n, unsigned step)
+{
+    struct answer a = {0};
+    char client[17];
+    const struct uuid turn = turns[(size_t)rand() % *n];
+    struct turn_row row;
+
+    snprintf(client, sizeof client, "%u", step);
+    switch (step % 40 < 10 || step % 40 >= 30 ? 0 : rand() % 5) { /* only new turns around the end of a month */
+    case 0:
+    case 1:
+        turns[(*n)++] = make_turn(s, chat, T0 + 1 + step / 40 * MONTH + step, client);
+        return;
+    case 2:
+        row = a_row(chat, turn, PART_FIRST_VARIANT + rand() % 3, client);
+        break;
+    case 3:
+        row = a_row(chat, turn, PART_USER, client);
+        row.rev = 1 + (int32_t)step;
+        break;
+    default:
+        row = an_event(chat, turn, (int32_t)step,
+                       rand() % 8 == 0   ? TURN_EVENT_DELETE
+                       : rand() % 2 == 0 ? TURN_EVENT_STOP
+                                         : TURN_EVENT_CHOOSE,
+                       0);
+        break;
+    }
+    (void)do_append(s, &row, 1, &a); /* one that stands already, or of a deleted turn: nothing changes */
+    answer_release(&a);
+}
+
+/* What changed, as one who remembers the chat is told in one read or after it, and as one who knows nothing of it is told. */
+static void test_changed_both_ways(void **state)
+{
+    enum { STEPS = 240 };
+    struct store *s[3] = {store_new("both-ways"), NULL, NULL};
+    struct history_chat chat = a_chat(an_id(T0), T0);
+    static struct uuid turns[STEPS + 1];
+    struct answer a = {0}, b = {0}, now = {0};
+    size_t n = 0, told = 0;
+
+    (void)state;
+    srand(20261124);
+    s[1] = store_beside(s[0]); /* remembers */
+    make_chat(s[0], &chat);
+    turns[n++] = make_turn(s[0], &chat, T0 + 1, "first");
+    for (unsigned step = 1; step < STEPS; step++) {
+        random_change(s[0], &chat, turns, &n, step);
+        assert_int_equal(do_chat_get(s[0], &chat.chat, &now), TR_OK);
+        for (int k = 0; k < (step % 4 == 0 ? 4 : 0); k++) {
+            const uint64_t back = (uint64_t)rand() % (k % 2 == 0 ? 6 : now.chat.change + 1);
+            const uint64_t since = now.chat.change - back;
+            const uint32_t limit = rand() % 2 == 0 ? 0 : 1 + (uint32_t)rand() % 4;
+
+            s[2] = store_beside(s[0]); /* knows nothing: it goes the long way */
+            assert_int_equal(do_changed(s[1], &chat.chat, since, limit, &a), TR_OK);
+            assert_int_equal(do_changed(s[2], &chat.chat, since, limit, &b), TR_OK);
+            store_beside_free(s[2]);
+            assert_int_equal(a.n, b.n);
+            assert_int_equal(a.more, b.more);
+            for (size_t i = 0; i < a.n; i++) {
+                assert_int_equal(a.rows[i].change, b.rows[i].change);
+                assert_row_equal(&a.rows[i], &b.rows[i]);
+            }
+            told += a.n;
+        }
+    }
+    print_message("  %zu turns, %llu changes, %zu rows told\n", n, (unsigned long long)now.chat.change, told);
+    assert_true(told > STEPS && now.chat.change > STEPS / 2);
+    answer_release(&a);
+    answer_release(&b);
+    store_beside_free(s[1]);
+    store_free(s[0]);
+}
+
 /* What another one remembers of a chat does not help it once that is deleted. */
 static void test_deleted_elsewhere(void **state)
 {
@@ -425,6 +500,7 @@ const struct CMUnitTest cassandra_race_tests[] = {
     cmocka_unit_test(test_races),
     cmocka_unit_test(test_months),
     cmocka_unit_test(test_reader_misses_nothing),
+    cmocka_unit_test(test_changed_both_ways),
     cmocka_unit_test(test_deleted_elsewhere),
     cmocka_unit_test(test_create_race),
     cmocka_unit_test(test_killed_between_months),

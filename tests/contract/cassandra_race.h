@@ -4,6 +4,10 @@
 
 #include "history_fixture.h"
 
+/* Another adapter on the same loop. */
+struct store *store_beside(struct store *s);
+void store_beside_free(struct store *t);
+
 extern const struct CMUnitTest cassandra_race_tests[];
 extern const size_t cassandra_race_tests_n;
 

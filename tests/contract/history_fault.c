@@ -438,9 +438,41 @@ static void test_read_after_write(void **state)
     store_free(s);
 }
 
+/* What is hinted of the chat's change may be right, old, of a chat that was never so far, or nothing: it is a hint. */
+static void test_wrong_hints(void **state)
+{
+    static const uint64_t hints[] = {0, 1, 2, 5, 6, 1000, INT64_MAX, UINT64_MAX, 3, 0};
+    struct store *s = store_new("hints");
+    struct history_chat chat = a_chat(an_id(T0), T0);
+    struct answer a = {0};
+
+    (void)state;
+    make_chat(s, &chat);
+    for (unsigned i = 0; i < sizeof hints / sizeof *hints; i++) {
+        struct history_accept acc;
+        char client[17];
+
+        snprintf(client, sizeof client, "%u", i);
+        acc = an_accept(&chat, T0 + i, client, "words");
+        acc.change = hints[i];
+        for (int k = 0; k < 2; k++) { /* and the same once more */
+            assert_int_equal(do_accept(s, &acc, &a), TR_OK);
+            assert_int_equal(a.accepted.outcome, k == 0 ? ACCEPT_DONE : ACCEPT_KNOWN);
+            assert_true(uuid_eq(&a.accepted.head, &acc.row.turn));
+        }
+        assert_int_equal(do_chat_get(s, &chat.chat, &a), TR_OK);
+        assert_int_equal(a.chat.change, i + 2);
+        assert_int_equal(a.chat.index, i + 1);
+        chat.head = a.chat.head;
+        chat.index = a.chat.index;
+    }
+    store_free(s);
+}
+
 const struct CMUnitTest history_fault_tests[] = {
-    cmocka_unit_test(test_killed), cmocka_unit_test(test_chat_delete), cmocka_unit_test(test_turn_delete),
-    cmocka_unit_test(test_cancel), cmocka_unit_test(test_close),       cmocka_unit_test(test_read_after_write),
+    cmocka_unit_test(test_wrong_hints),      cmocka_unit_test(test_killed), cmocka_unit_test(test_chat_delete),
+    cmocka_unit_test(test_turn_delete),      cmocka_unit_test(test_cancel), cmocka_unit_test(test_close),
+    cmocka_unit_test(test_read_after_write),
 };
 const size_t history_fault_tests_n = sizeof history_fault_tests / sizeof *history_fault_tests;
 const struct CMUnitTest history_file_tests[] = {

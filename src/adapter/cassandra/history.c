@@ -238,6 +238,7 @@ static enum tr_rc turn_accept(struct history *h, const struct history_accept *a,
     op->cb.accept = done;
     op->in.accept.head = a->head;
     memcpy(op->in.accept.client_hash, a->client_hash, sizeof a->client_hash);
+    op->in.accept.hint = a->change;
     return start_with_rows(op, &a->row, 1, ret_op, err);
 }
 

@@ -52,6 +52,7 @@ enum history_stmt {
     ST_TURNS_DOWN,
     ST_TURNS_IN,
     ST_CHANGED,
+    ST_CHANGED_ROWS,
     ST_TURN_SET,
     ST_BY_USER,
     ST_BY_USER_PUT,
@@ -252,6 +253,7 @@ struct history_op {
         struct {
             uint8_t client_hash[16];
             struct uuid head, claim; /* claim: its key in the partition */
+            uint64_t hint;           /* the caller's guess of `change`, for the first write alone */
             bool looked;             /* in the buckets before the current one … */
             int32_t looked_at;       /* … when this was the current one */
         } accept;

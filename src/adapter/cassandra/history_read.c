@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TURN_CHUNK 50 /* turns in one IN */
+#define TURN_CHUNK 50   /* turns in one IN */
+#define CHANGED_ROWS 64 /* of what changed, at once; more: the long way */
 
 void cass_chat_of_slot(const struct chat_slot *slot, struct history_chat *ret_chat)
 {
@@ -439,7 +440,71 @@ static void changed_loaded(struct history_op *op)
     changed_query(op);
 }
 
+/* Are these whole turns, all of which came after `since`?  Then each has the row that it began with. */
+static bool whole_turns(const struct row_set *set, uint32_t limit)
+{
+    size_t turns = 0;
+
+    for (size_t from = 0, to; from < set->n; from = to) {
+        bool whole = false;
+
+        for (to = from; to < set->n && uuid_eq(&set->rows[to].turn, &set->rows[from].turn); to++)
+            whole = whole || (set->rows[to].part == PART_USER && set->rows[to].rev == 0);
+        if (!whole || (limit != 0 && ++turns > limit))
+            return false;
+    }
+    return true;
+}
+
+/* Rows of one partition that came in one read, the chat's state among them: one moment of it. */
+static bool changed_tells_all(struct history_op *op, const struct cql_rows *rows)
+{
+    struct chat_slot *slot = op->slot;
+    struct history_state state;
+
+    if (cass_op_next_page(op, rows) || cql_rows(rows) == 0 || !cass_read_state(rows, 0, &state) || !state.exists ||
+        state.deleted || state.next != 0 || state.base > op->in.read.since)
+        return false; /* too much, nothing, or a part of it is in another bucket */
+    if (cass_row_set_read(&op->set, &slot->chat, rows, state.change, NULL) != TR_OK)
+        return false;
+    cass_row_set_settle(&op->set);
+    if (!whole_turns(&op->set, op->in.read.range.limit))
+        return false;
+    if (op->reading == slot->current)
+        cass_slot_saw_state(slot, &state);
+    for (size_t i = 0; i < op->set.n; i++)
+        cass_slot_saw_turn(slot, &op->set.rows[i].turn);
+    op->in.read.n = op->set.n;
+    return true;
+}
+
+static void on_changed_at_once(struct history_op *op, const struct cql_rows *rows)
+{
+    if (changed_tells_all(op, rows)) {
+        cass_op_end(op, TR_OK, NULL);
+        return;
+    }
+    buf_clear(&op->paging);
+    cass_row_set_release(&op->set);
+    cass_slot_load(op, changed_loaded);
+}
+
+/* In one read where new turns are all that changed, as when a reply is to be written. */
 void cass_begin_changed(struct history_op *op)
 {
-    cass_slot_load(op, changed_loaded);
+    struct chat_slot *slot = op->slot;
+    struct call c;
+
+    if (!slot->known || slot->current == 0 || op->in.read.since > INT64_MAX) { /* a bigint has a sign */
+        cass_slot_load(op, changed_loaded);
+        return;
+    }
+    op->reading = slot->current;
+    op->page_size = CHANGED_ROWS;
+    cass_call_init(&c, ST_CHANGED_ROWS);
+    cass_arg_uuid(&c, &slot->chat);
+    cass_arg_i32(&c, slot->current);
+    cass_arg_uuid(&c, &cass_turn_first);
+    cass_arg_u64(&c, op->in.read.since);
+    cass_op_send(op, &c, 1, false, on_changed_at_once);
 }

@@ -46,8 +46,9 @@
  * LOCAL_QUORUM and LOCAL_SERIAL: a chat must then be written from ONE data centre, since two would each decide for themselves.
  *
  * ROUND TRIPS (L: conditional write, R: read; in the common case, the chat is remembered and its month is the current one)
- *   accept L (R L with closed buckets) · append L · chat_get R · turn_get R · turns R R · changed R R R (R where nothing changed)
- *   chat_create L L L and 3 plain at once · chat_delete R L L, L a bucket · a new month 3 L · key_get R · key_put L
+ *   accept L (R L with closed buckets) · append L · chat_get R · turn_get R · turns R R · key_get R · key_put L
+ *   changed R (R R where nothing changed; R R R R where an old turn did, or the month has turned)
+ *   chat_create L L L and 3 plain at once · chat_delete R L L, L a bucket · a new month 3 L
  *   A chat not remembered costs R more (its `chats` row); an old turn's append R more; a wrong guess of `change` L more.
  */
 #include "adapter/cassandra/history_impl.h"
@@ -117,6 +118,8 @@ const char *const cass_statements[ST_COUNT] = {
     [ST_TURNS_DOWN] = "SELECT " ROW_COLUMNS " FROM @turns" IN_BUCKET " AND turn > ? AND turn < ? ORDER BY turn DESC",
     [ST_TURNS_IN] = "SELECT " ROW_COLUMNS " FROM @turns" IN_BUCKETS " AND turn > ? AND turn < ?",
     [ST_CHANGED] = "SELECT turn, change, base FROM @turns" IN_BUCKET " AND turn > ? AND change > ? ALLOW FILTERING",
+    [ST_CHANGED_ROWS] =
+        "SELECT " STATE ", " ROW_COLUMNS " FROM @turns" IN_BUCKET " AND turn > ? AND change > ? ALLOW FILTERING",
     [ST_TURN_SET] = "SELECT " ROW_COLUMNS " FROM @turns" IN_BUCKETS " AND turn IN ?",
     [ST_BY_USER] = "SELECT chat FROM @chats_by_user WHERE user = ? AND chat < ?",
     [ST_BY_USER_PUT] = "INSERT INTO @chats_by_user (user, chat, character, created) VALUES (?, ?, ?, ?)",

@@ -84,9 +84,14 @@ static void accept_write(struct history_op *op)
 {
     const struct turn_row *row = &op->rows[0];
     struct chat_slot *slot = op->slot;
+    uint64_t guess = slot->state.change;
     struct call c[3];
 
-    op->change = slot->state.change + 1;
+    if (guess < op->in.accept.hint)
+        guess =
+            op->in.accept.hint; /* the reply was another process' write: the caller has heard of it, this one has not */
+    op->in.accept.hint = 0;
+    op->change = guess + 1;
     op->reading = slot->current;
     cass_call_init(&c[0], ST_ADVANCE);
     cass_arg_uuid(&c[0], &row->turn);
@@ -96,7 +101,7 @@ static void accept_write(struct history_op *op)
     cass_arg_uuid(&c[0], &row->chat);
     cass_arg_i32(&c[0], slot->current);
     cass_arg_uuid(&c[0], &op->in.accept.head);
-    cass_arg_u64(&c[0], slot->state.change);
+    cass_arg_u64(&c[0], guess);
     cass_call_row(&c[1], ST_ROW, row, slot->current, op->change);
     cass_call_init(&c[2], ST_CLAIM);
     cass_arg_uuid(&c[2], &row->chat);

@@ -285,6 +285,7 @@ static void on_accepted(void *ctx, enum tr_rc rc, const struct history_accepted 
             desk_request_broke(&a->base, "accept", rc, err);
         return;
     }
+    desk_chat_changed(c, res->change);
     switch (res->outcome) {
     case ACCEPT_MOVED:
         if (a->claim.refused != NULL) { /* the id is new, then */
@@ -370,6 +371,7 @@ static void accept_write(struct desk_request *r)
     row->turn = uuid_v7_after(&c->head, row->created_ms, random);
     memcpy(row->character, c->character->id, strlen(c->character->id));
     a->write.head = a->claim.refused == NULL ? c->head : HISTORY_NO_HEAD;
+    a->write.change = c->change;
     c->work->accepting = row->turn;
     bind = (struct seal_bind){
         .kind = SEAL_HISTORY, .chat = row->chat, .turn = row->turn, .part = PART_USER, .role = SPEAKER_USER};

@@ -547,6 +547,8 @@ static void arrive(struct desk *d, const struct envelope *env)
     if (c == NULL)
         return; /* its connection has gone meanwhile */
     c->refs++;
+    if (env->kind == ENVELOPE_REPLY)
+        desk_chat_changed(c, env->change);
     if (c->follows != NULL || (env->kind == ENVELOPE_TURN && c->loaded))
         take(d, c, env);
     desk_chat_unref(d, c);

@@ -158,6 +158,7 @@ bool desk_chat_apply(struct desk *d, struct chat *c, const struct history_chat *
         c->loaded = true;
     }
     desk_chat_moved(c, &facts->head, facts->index);
+    desk_chat_changed(c, facts->change);
     return true;
 }
 
@@ -167,6 +168,12 @@ void desk_chat_moved(struct chat *c, const struct uuid *head, uint64_t index)
         c->head = *head;
         c->index = index;
     }
+}
+
+void desk_chat_changed(struct chat *c, uint64_t change)
+{
+    if (change > c->change)
+        c->change = change;
 }
 
 struct work *desk_work(struct chat *c)

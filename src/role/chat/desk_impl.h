@@ -88,6 +88,7 @@ struct chat {
     struct uuid id, user;
     struct uuid head;     /* as far as is known here */
     uint64_t index;       /* of head */
+    uint64_t change;      /* the greatest that was heard of */
     struct uuid answered; /* the newest turn whose first variant came by here */
     struct character_name *character;
     struct desk_follow *follows;
@@ -216,6 +217,7 @@ struct chat *desk_chat_get(struct desk *d, const struct uuid *id); /* referenced
 void desk_chat_unref(struct desk *d, struct chat *c);
 bool desk_chat_apply(struct desk *d, struct chat *c, const struct history_chat *facts); /* false: no memory */
 void desk_chat_moved(struct chat *c, const struct uuid *head, uint64_t index);          /* a newer head was heard of */
+void desk_chat_changed(struct chat *c, uint64_t change);                                /* so was a change */
 struct work *desk_work(struct chat *c); /* made if need be; NULL: no memory */
 void desk_work_tidy(struct chat *c);    /* drop it where nothing is left in it */
 void desk_chats_free(struct desk *d);
