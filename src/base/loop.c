@@ -33,6 +33,7 @@ struct loop {
     pthread_mutex_t lock;     /* guards posted */
     struct call_list posted;
     size_t timers;
+    uint64_t began_ms; /* where the grid of repeated timers begins: not the same in all processes */
     bool stop;
 };
 
@@ -139,6 +140,7 @@ enum tr_rc loop_new(struct loop **ret_loop, struct tr_err *err)
         free(loop);
         return tr_fail(err, TR_TRANSIENT, "event loop: %s", uv_strerror(r));
     }
+    loop->began_ms = uv_now(&loop->uv);
     pthread_mutex_init(&loop->lock, NULL);
     uv_check_init(&loop->uv, &loop->check);
     uv_idle_init(&loop->uv, &loop->idle);
@@ -223,7 +225,10 @@ void loop_drain(struct loop *loop)
 static void on_timer(uv_timer_t *uv)
 {
     struct loop_timer *t = uv->data;
+    const uint64_t since = uv_now(&t->loop->uv) - t->loop->began_ms;
 
+    if (t->repeat_ms > 0) /* on the grid of its period, so that ticks of several share a wake-up */
+        uv_timer_start(uv, on_timer, t->repeat_ms - since % t->repeat_ms, t->repeat_ms);
     t->fn(t->ctx);
 }
 

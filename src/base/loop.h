@@ -39,7 +39,8 @@ void loop_drain(struct loop *loop);
 void loop_post_all(struct loop *loop, struct loop_call *first, struct loop_call *last);
 
 /*
- * Call fn(ctx) after `ms`, then every `repeat_ms` (0: once).  A timer lives until timer_stop(), also after it fired.
+ * Call fn(ctx) after `ms`, then every `repeat_ms` (0: once), the first time up to one period sooner: ticks of several timers
+ * come in one wake-up.  A timer lives until timer_stop(), also after it fired.
  *   TR_OK      *ret_timer is owned by the caller
  *   TR_NOMEM
  */

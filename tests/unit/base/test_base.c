@@ -227,6 +227,50 @@ static void on_mark(struct loop_call *call)
         loop_stop(m->loop);
 }
 
+struct ticks {
+    struct loop *loop;
+    uint64_t times[8], last_ms;
+    size_t wakeups;
+};
+struct ticker {
+    struct ticks *all;
+    size_t which;
+};
+
+static void on_ticker(void *ctx)
+{
+    const struct ticker *t = ctx;
+    struct ticks *all = t->all;
+    const uint64_t now = loop_now_ms(all->loop);
+
+    all->wakeups += now != all->last_ms;
+    all->last_ms = now;
+    if (++all->times[t->which] == 20 && t->which == 0)
+        loop_stop(all->loop);
+}
+
+/* Timers of one period that were started at different times come together; those of twice the period with every second. */
+static void ticks_share_wakeups(void **state)
+{
+    struct ticks all = {0};
+    struct ticker tickers[8];
+    struct loop_timer *timers[8];
+
+    (void)state;
+    assert_int_equal(loop_new(&all.loop, NULL), TR_OK);
+    for (size_t i = 0; i < 8; i++) {
+        tickers[i] = (struct ticker){&all, i};
+        assert_int_equal(timer_start(all.loop, i * 3, i < 4 ? 20 : 40, on_ticker, &tickers[i], &timers[i]), TR_OK);
+    }
+    loop_run(all.loop);
+    for (size_t i = 0; i < 8; i++) {
+        assert_in_range(all.times[i], i < 4 ? 18 : 9, i < 4 ? 21 : 12);
+        timer_stop(timers[i]);
+    }
+    assert_in_range(all.wakeups, 19, 8 + 19 + 6); /* first ones apart; 118 if all were */
+    loop_free(all.loop);
+}
+
 static void calls_come_in_order(void **state)
 {
     struct loop *loop = NULL;
@@ -370,13 +414,10 @@ static void metrics_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(json_strings),
-        cmocka_unit_test(errors_are_wrapped_and_cut),
-        cmocka_unit_test(configuration),
-        cmocka_unit_test(configuration_in_files),
-        cmocka_unit_test(a_key_and_its_file),
-        cmocka_unit_test(calls_come_in_order),
-        cmocka_unit_test(an_offloaded_job_ends_once),
+        cmocka_unit_test(json_strings),        cmocka_unit_test(errors_are_wrapped_and_cut),
+        cmocka_unit_test(configuration),       cmocka_unit_test(configuration_in_files),
+        cmocka_unit_test(a_key_and_its_file),  cmocka_unit_test(ticks_share_wakeups),
+        cmocka_unit_test(calls_come_in_order), cmocka_unit_test(an_offloaded_job_ends_once),
         cmocka_unit_test(metrics_text),
     };
 
