@@ -10,7 +10,7 @@
 #include <string.h>
 
 #define TURN_CHUNK 50   /* turns in one IN */
-#define CHANGED_ROWS 64 /* of what changed, at once; more: the long way */
+#define CHANGED_ROWS 64 /* of what changed, at once; more: the long way.  The bits of a word */
 
 void cass_chat_of_slot(const struct chat_slot *slot, struct history_chat *ret_chat)
 {
@@ -456,19 +456,36 @@ static bool whole_turns(const struct row_set *set, uint32_t limit)
     return true;
 }
 
-/* Rows of one partition that came in one read, the chat's state among them: one moment of it. */
+/* Has each change from `since` to `change` a row here?  Every change wrote one, so nothing else can have changed then. */
+static bool all_changes(const struct row_set *set, uint64_t since, uint64_t change)
+{
+    const uint64_t n = change - since;
+    uint64_t seen = 0;
+
+    if (n == 0 || n > CHANGED_ROWS)
+        return false;
+    for (size_t i = 0; i < set->n; i++)
+        if (set->rows[i].change > since && set->rows[i].change <= change)
+            seen |= UINT64_C(1) << (set->rows[i].change - since - 1);
+    return seen == UINT64_MAX >> (CHANGED_ROWS - n);
+}
+
+/*
+ * Rows of one partition that came in one read, the chat's state among them: one moment of it.  The read began behind the newest
+ * turn that was known, so that a long chat is not read through; what changed before it, or in another bucket, is missed then.
+ */
 static bool changed_tells_all(struct history_op *op, const struct cql_rows *rows)
 {
     struct chat_slot *slot = op->slot;
     struct history_state state;
 
     if (cass_op_next_page(op, rows) || cql_rows(rows) == 0 || !cass_read_state(rows, 0, &state) || !state.exists ||
-        state.deleted || state.next != 0 || state.base > op->in.read.since)
-        return false; /* too much, nothing, or a part of it is in another bucket */
+        state.deleted || state.next != 0 || state.change < op->in.read.since)
+        return false; /* too much, nothing, or the month has turned */
     if (cass_row_set_read(&op->set, &slot->chat, rows, state.change, NULL) != TR_OK)
         return false;
     cass_row_set_settle(&op->set);
-    if (!whole_turns(&op->set, op->in.read.range.limit))
+    if (!all_changes(&op->set, op->in.read.since, state.change) || !whole_turns(&op->set, op->in.read.range.limit))
         return false;
     if (op->reading == slot->current)
         cass_slot_saw_state(slot, &state);
@@ -504,7 +521,7 @@ void cass_begin_changed(struct history_op *op)
     cass_call_init(&c, ST_CHANGED_ROWS);
     cass_arg_uuid(&c, &slot->chat);
     cass_arg_i32(&c, slot->current);
-    cass_arg_uuid(&c, &cass_turn_first);
+    cass_arg_uuid(&c, slot->state.change <= op->in.read.since ? &slot->state.head : &cass_turn_first);
     cass_arg_u64(&c, op->in.read.since);
     cass_op_send(op, &c, 1, false, on_changed_at_once);
 }

@@ -47,7 +47,8 @@
  *
  * ROUND TRIPS (L: conditional write, R: read; in the common case, the chat is remembered and its month is the current one)
  *   accept L (R L with closed buckets) · append L · chat_get R · turn_get R · turns R R · key_get R · key_put L
- *   changed R (R R where nothing changed; R R R R where an old turn did, or the month has turned)
+ *   changed R (R R where nothing changed; R R R R where an old turn did, or the month has turned).  The first reads only what is behind
+ *   the newest known turn: each change has a row, so the numbers say whether that was all; the others read the month through
  *   chat_create L L L and 3 plain at once · chat_delete R L L, L a bucket · a new month 3 L
  *   A chat not remembered costs R more (its `chats` row); an old turn's append R more; a wrong guess of `change` L more.
  */
