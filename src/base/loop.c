@@ -228,7 +228,7 @@ static void on_timer(uv_timer_t *uv)
     const uint64_t since = uv_now(&t->loop->uv) - t->loop->began_ms;
 
     if (t->repeat_ms > 0) /* on the grid of its period, so that ticks of several share a wake-up */
-        uv_timer_start(uv, on_timer, t->repeat_ms - since % t->repeat_ms, t->repeat_ms);
+        uv_timer_start(uv, on_timer, t->repeat_ms - since % t->repeat_ms, 0);
     t->fn(t->ctx);
 }
 
@@ -245,7 +245,7 @@ enum tr_rc timer_start(struct loop *loop, uint64_t ms, uint64_t repeat_ms, void 
     t->repeat_ms = repeat_ms;
     uv_timer_init(&loop->uv, &t->uv);
     t->uv.data = t;
-    uv_timer_start(&t->uv, on_timer, ms, repeat_ms);
+    uv_timer_start(&t->uv, on_timer, ms, 0); /* repeated by on_timer() */
     loop->timers++;
     *ret_timer = t;
     return TR_OK;
@@ -253,7 +253,7 @@ enum tr_rc timer_start(struct loop *loop, uint64_t ms, uint64_t repeat_ms, void 
 
 void timer_again(struct loop_timer *timer, uint64_t ms)
 {
-    uv_timer_start(&timer->uv, on_timer, ms, timer->repeat_ms);
+    uv_timer_start(&timer->uv, on_timer, ms, 0);
 }
 
 static void on_timer_closed(uv_handle_t *handle)

@@ -98,7 +98,8 @@ static struct cql *bare_open(const char *const *statements, size_t n)
     return cql;
 }
 
-static void bare_run(struct cql *cql, const struct cql_request *r)
+/* The answer, to be freed: cql_done_free(). */
+static struct cql_done bare_ask(struct cql *cql, const struct cql_request *r)
 {
     struct cql_done done = {0};
     struct pollfd fd = {.fd = cql_fd(cql), .events = POLLIN};
@@ -108,6 +109,13 @@ static void bare_run(struct cql *cql, const struct cql_request *r)
         assert_int_equal(poll(&fd, 1, SUPPORT_LIMIT_MS), 1);
     if (done.status != CQL_OK)
         fail_msg("%d: %s", done.status, done.error);
+    return done;
+}
+
+static void bare_run(struct cql *cql, const struct cql_request *r)
+{
+    struct cql_done done = bare_ask(cql, r);
+
     cql_done_free(&done);
 }
 
@@ -472,18 +480,12 @@ static void test_cost(void **state)
 /* The requests that the server has answered. */
 static uint64_t requests_answered(struct cql *cql)
 {
-    struct cql_done done = {0};
-    struct pollfd fd = {.fd = cql_fd(cql), .events = POLLIN};
+    struct cql_done done =
+        bare_ask(cql, &(struct cql_request){.text = "SELECT completed_tasks FROM system_views.thread_pools"
+                                                    " WHERE name = 'Native-Transport-Requests'",
+                                            .timeout_ms = SUPPORT_LIMIT_MS});
     uint64_t n = 0;
 
-    cql_execute(cql,
-                &(struct cql_request){.text = "SELECT completed_tasks FROM system_views.thread_pools"
-                                              " WHERE name = 'Native-Transport-Requests'",
-                                      .timeout_ms = SUPPORT_LIMIT_MS},
-                NULL);
-    while (cql_poll(cql, &done, 1) == 0)
-        assert_int_equal(poll(&fd, 1, SUPPORT_LIMIT_MS), 1);
-    assert_int_equal(done.status, CQL_OK);
     assert_int_equal(cql_rows(done.rows), 1);
     for (int i = 0; i < 8; i++)
         n = n << 8 | cql_cell(done.rows, 0, 0).data[i];

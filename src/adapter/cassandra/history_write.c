@@ -87,9 +87,9 @@ static void accept_write(struct history_op *op)
     uint64_t guess = slot->state.change;
     struct call c[3];
 
+    /* the reply was another process' write: the caller has heard of it, this adapter has not */
     if (guess < op->in.accept.hint)
-        guess =
-            op->in.accept.hint; /* the reply was another process' write: the caller has heard of it, this one has not */
+        guess = op->in.accept.hint;
     op->in.accept.hint = 0;
     op->change = guess + 1;
     op->reading = slot->current;

@@ -344,7 +344,6 @@ struct desk_judge {
 };
 /* Judge a mark (what is none stays): false: at once; true: next is called when it is known, not where r ended meanwhile. */
 bool desk_judge(struct desk_request *r, struct desk_judge *j, const char *name, void (*next)(struct desk_request *r));
-/* What no chat has for its newest turn (it is of 1970): `accept` upon it tells whether an id is known, and writes nothing. */
 
 /* ---- greeting.c */
 struct desk_greeting {
