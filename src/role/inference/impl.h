@@ -24,6 +24,7 @@ enum turn_phase {
     TURN_WAITING,
     TURN_REBUILDING,
     TURN_CARD,
+    TURN_FAILING,
     TURN_GENERATING,
     TURN_CHECKING,
     TURN_STORING,
@@ -57,6 +58,7 @@ struct turn {
     struct context context;
     bool context_exact; /* every turn before this one, as far as the prompt reaches, is in it */
     bool stop;          /* marked to stop */
+    bool in_turn;       /* every turn before this one is settled: its variant 0 may be stored */
 
     /* WAITING */
     struct envelope before; /* a call to work for the unsettled turn that it waits for */
@@ -134,16 +136,24 @@ enum settle { SETTLE_ACK, SETTLE_LATER, SETTLE_FAILED, SETTLE_DEAD_LETTER };
 void turn_finish(struct turn *t, enum settle settle, uint64_t delay_ms, const char *cause);
 /* An attempt failed: again later, or the error is the reply (`for_good`, or it was the last attempt). */
 void turn_fail(struct turn *t, const char *code, bool for_good, enum tr_rc rc, const struct tr_err *err);
+/* A store does not answer: put back for a while, uncounted. */
+void turn_trouble(struct turn *t, const char *ev, enum tr_rc rc, const struct tr_err *err);
 void turn_log(const struct turn *t, enum log_level level, const char *ev, enum tr_rc rc, const char *cause);
 
-/* load.c: KEY, CONTEXT, LOADING, WAITING, REBUILDING, CARD. */
+/* load.c: KEY, CONTEXT, LOADING, REBUILDING, CARD. */
 void load_key(struct turn *t);
 void load_context(struct turn *t);
 void load_turn(struct turn *t);
-void load_wait(struct turn *t);
-void load_wait_due(struct turn *t);
 void load_rebuild(struct turn *t);
 void load_card(struct turn *t);
+
+/* wait.c: WAITING, FAILING. */
+void wait_begin(struct turn *t);
+void wait_due(struct turn *t);
+void wait_failing(struct turn *t);
+void wait_over(struct turn *t, enum turn_phase phase); /* every turn before it that the prompt reaches is settled */
+void wait_note(struct turn *t, const struct turn_view *view);   /* t->before: an unsettled turn, with words of a user */
+void wait_read_before(struct turn *t, history_rows_done *done); /* the turns before it that its prompt reaches */
 
 /* generate.c: GENERATING, and what is told of it meanwhile. */
 void generate_start(struct turn *t);

@@ -30,7 +30,7 @@ void inference_settled(struct inference *r, const struct uuid *turn)
 
     HASH_ITER (hh, r->turns, t, next) {
         if (t->phase == TURN_WAITING && uuid_eq(&t->before.turn, turn)) {
-            t->looked_ms = 0; /* woken, see load_wait_due() */
+            t->looked_ms = 0; /* woken, see wait_due() */
             inference_wake_at(t, loop_now_ms(r->env.loop));
         }
     }

@@ -15,20 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHANGED_MAX 64    /* turns; more: build anew */
-#define TROUBLE_MS 1000   /* a store does not answer: put back for so long, uncounted */
-#define LOOK_MS 500       /* while waiting: into the history */
-#define ASK_FIRST_MS 2000 /* then the predecessor's work is published again, */
-#define ASK_MS 5000       /* and again */
-#define WAIT_MAX_MS 10000 /* then it is put back */
-#define WAIT_PUT_BACK_MS 1000
-
-static void trouble(struct turn *t, const char *ev, enum tr_rc rc, const struct tr_err *err)
-{
-    if (rc != TR_CANCELLED)
-        turn_log(t, LOG_WARN, ev, rc, tr_err_text(err));
-    turn_finish(t, SETTLE_LATER, TROUBLE_MS, NULL);
-}
+#define CHANGED_MAX 64 /* turns; more: build anew */
 
 /* --- the key --- */
 
@@ -40,7 +27,7 @@ static void with_key(struct turn *t, enum tr_rc rc, const struct seal_key *key, 
     } else if (rc == TR_INVALID) { /* no other key will come */
         turn_fail(t, "internal", true, rc, err);
     } else if (rc != TR_OK) {
-        trouble(t, "turn.key", rc, err);
+        turn_trouble(t, "turn.key", rc, err);
     } else {
         t->seal = *key;
         t->has_seal = true;
@@ -72,7 +59,7 @@ void load_key(struct turn *t)
     }
     rc = keyring_get(env->keyring, &t->work.chat, on_key, t, &t->op, &err);
     if (rc != TR_OK)
-        trouble(t, "turn.key", rc, &err);
+        turn_trouble(t, "turn.key", rc, &err);
 }
 
 /* --- the kept context --- */
@@ -217,7 +204,7 @@ static bool take_turn(struct turn *t, const struct turn_view *view)
     if (view->variant[t->key.variant] != NULL) { /* redelivered: send that one again (contract 3.2) */
         rc = store_adopt(t, view->variant[t->key.variant], &err);
         if (rc == TR_NOMEM) {
-            trouble(t, "turn.adopt", rc, &err);
+            turn_trouble(t, "turn.adopt", rc, &err);
         } else {
             if (rc != TR_OK) { /* never skipped in silence */
                 turn_log(t, LOG_ERROR, "turn.unread", rc, tr_err_text(&err));
@@ -239,25 +226,8 @@ static bool take_turn(struct turn *t, const struct turn_view *view)
     if (rc == TR_INVALID)
         turn_fail(t, "internal", true, rc, &err);
     else if (rc != TR_OK)
-        trouble(t, "turn.text", rc, &err);
+        turn_trouble(t, "turn.text", rc, &err);
     return rc == TR_OK;
-}
-
-/* A call to work for an unsettled turn, from its own row. */
-static void note_before(struct turn *t, const struct turn_view *view)
-{
-    const struct turn_row *row = view->user;
-
-    t->before = (struct envelope){.kind = ENVELOPE_WORK,
-                                  .chat = t->work.chat,
-                                  .turn = row->turn,
-                                  .predecessor = row->predecessor,
-                                  .user = row->user,
-                                  .index = row->index,
-                                  .rev = row->rev,
-                                  .created_ms = row->created_ms};
-    memcpy(t->before.character, t->work.character, sizeof t->before.character);
-    story_trace(&row->turn, t->before.trace);
 }
 
 /*
@@ -284,7 +254,7 @@ static enum tr_rc take_rows(struct turn *t, const struct turn_row *rows, size_t 
         else if (context_settled(&view))
             rc = context_take(&t->context, &t->seal, &view, err);
         else if (view.user != NULL)
-            note_before(t, &view);
+            wait_note(t, &view);
     }
     return rc;
 }
@@ -301,8 +271,10 @@ static void loaded(struct turn *t)
     }
     if (t->key.variant == 0 && !t->context_exact && !uuid_is_nil(&t->before.turn))
         turn_enter(t, TURN_WAITING);
+    else if (t->context_exact)
+        wait_over(t, TURN_CARD);
     else
-        turn_enter(t, t->context_exact ? TURN_CARD : TURN_REBUILDING);
+        turn_enter(t, TURN_REBUILDING);
 }
 
 static void on_turn(void *ctx, enum tr_rc rc, const struct turn_row *rows, size_t n, bool more,
@@ -318,7 +290,7 @@ static void on_turn(void *ctx, enum tr_rc rc, const struct turn_row *rows, size_
     } else if (rc == TR_NOT_FOUND) {
         turn_finish(t, SETTLE_ACK, 0, NULL);
     } else if (rc != TR_OK) {
-        trouble(t, "turn.load", rc, err);
+        turn_trouble(t, "turn.load", rc, err);
     } else {
         turn_fold(rows, n, &view);
         t->seen_change = view.change;
@@ -337,7 +309,7 @@ static void load_turn_alone(struct turn *t)
     t->before.turn = uuid_nil;
     rc = h->ops->turn_get(h, &t->work.chat, &t->key.turn, on_turn, t, &t->op, &err);
     if (rc != TR_OK)
-        trouble(t, "turn.load", rc, &err);
+        turn_trouble(t, "turn.load", rc, &err);
 }
 
 static void on_changed(void *ctx, enum tr_rc rc, const struct turn_row *rows, size_t n, bool more,
@@ -353,7 +325,7 @@ static void on_changed(void *ctx, enum tr_rc rc, const struct turn_row *rows, si
         return;
     }
     if (rc != TR_OK && rc != TR_NOT_FOUND) {
-        trouble(t, "turn.load", rc, err);
+        turn_trouble(t, "turn.load", rc, err);
         return;
     }
     if (rc == TR_OK && !more)
@@ -381,49 +353,6 @@ void load_turn(struct turn *t)
     }
 }
 
-/* --- waiting for the turn before --- */
-
-void load_wait(struct turn *t)
-{
-    const uint64_t now = loop_now_ms(t->r->env.loop);
-
-    if (t->waiting_ms == 0) {
-        t->waiting_ms = t->asked_ms = now;
-        generate_status(t, STATE_QUEUED, 1);
-        turn_log(t, LOG_DEBUG, "turn.waits", TR_OK, "for its predecessor");
-    }
-    t->looked_ms = now;
-    inference_wake_at(t, now + LOOK_MS);
-}
-
-static void ignore_done(void *ctx, enum tr_rc rc, const struct tr_err *err)
-{
-    (void)ctx, (void)rc, (void)err; /* it will be asked again */
-}
-
-/* Woken because the predecessor is settled here (looked_ms is 0 then), or the time has come to look. */
-void load_wait_due(struct turn *t)
-{
-    const uint64_t now = loop_now_ms(t->r->env.loop);
-    struct tr_op *op = NULL;
-
-    if (t->looked_ms == 0) {
-        turn_enter(t, TURN_CONTEXT);
-    } else if (inference_find(t->r, &t->before.turn, 0) != NULL) {
-        t->waiting_ms = t->asked_ms = now; /* under way here: it will wake us */
-        inference_wake_at(t, now + LOOK_MS);
-    } else if (now - t->waiting_ms >= WAIT_MAX_MS) {
-        turn_finish(t, SETTLE_LATER, WAIT_PUT_BACK_MS, NULL);
-    } else {
-        if (now - t->asked_ms >= (t->asked_ms == t->waiting_ms ? ASK_FIRST_MS : ASK_MS)) {
-            t->asked_ms = now;
-            turn_log(t, LOG_INFO, "turn.predecessor_again", TR_OK, "its work is published again");
-            (void)role_publish(&t->r->env, TOPIC_INCOMING, &t->before, false, ignore_done, NULL, &op, NULL);
-        }
-        turn_enter(t, TURN_CONTEXT);
-    }
-}
-
 /* --- the turns before, anew --- */
 
 static void on_before(void *ctx, enum tr_rc rc, const struct turn_row *rows, size_t n, bool more,
@@ -441,7 +370,7 @@ static void on_before(void *ctx, enum tr_rc rc, const struct turn_row *rows, siz
     if (rc == TR_NOT_FOUND)
         n = 0;
     else if (rc != TR_OK) {
-        trouble(t, "turn.load", rc, err);
+        turn_trouble(t, "turn.load", rc, err);
         return;
     }
     context_release(&t->context);
@@ -450,26 +379,18 @@ static void on_before(void *ctx, enum tr_rc rc, const struct turn_row *rows, siz
     if (rc == TR_INVALID) {
         turn_fail(t, "internal", true, rc, &broken);
     } else if (rc != TR_OK) {
-        trouble(t, "turn.context", rc, &broken);
+        turn_trouble(t, "turn.context", rc, &broken);
     } else if (t->key.variant == 0 && !uuid_is_nil(&t->before.turn)) {
         turn_enter(t, TURN_WAITING);
     } else {
         t->context_exact = uuid_is_nil(&t->before.turn);
-        turn_enter(t, TURN_CARD);
+        wait_over(t, TURN_CARD);
     }
 }
 
 void load_rebuild(struct turn *t)
 {
-    struct history *h = t->r->env.history;
-    const uint64_t start = context_start(t->index, t->r->keep);
-    const struct history_range range = {
-        .before = t->key.turn, .newest = true, .limit = t->index > start ? (uint32_t)(t->index - start) : 1};
-    struct tr_err err = {0};
-    enum tr_rc rc = h->ops->turns(h, &t->work.chat, &range, on_before, t, &t->op, &err);
-
-    if (rc != TR_OK)
-        trouble(t, "turn.load", rc, &err);
+    wait_read_before(t, on_before);
 }
 
 /* --- the card, and the prompt --- */
@@ -518,7 +439,7 @@ static void on_card(void *ctx, enum tr_rc rc, const struct catalogue_character *
     else if ((card = cards_stale(t->r, t->work.character)) != NULL)
         with_card(t, card); /* the catalogue does not answer: better the card of a while ago than no reply */
     else
-        trouble(t, "turn.card", rc, err);
+        turn_trouble(t, "turn.card", rc, err);
 }
 
 void load_card(struct turn *t)
@@ -534,5 +455,5 @@ void load_card(struct turn *t)
     }
     rc = cat->ops->character_get(cat, t->work.character, on_card, t, &t->op, &err);
     if (rc != TR_OK)
-        trouble(t, "turn.card", rc, &err);
+        turn_trouble(t, "turn.card", rc, &err);
 }

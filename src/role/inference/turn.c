@@ -10,17 +10,21 @@
  *   LOADING     -> PUBLISHING   take_turn       redelivered; the reply is stored already
  *   REBUILDING  -> CARD         on_before
  *   REBUILDING  -> WAITING      on_before
- *   WAITING     -> CONTEXT      load_wait_due   woken by that turn, or time to look again
+ *   WAITING     -> CONTEXT      wait_due   woken by that turn, or time to look again
  *   CARD        -> GENERATING   with_card
  *   GENERATING  -> STORING      generate_start  marked to stop before it began: an empty reply
  *   GENERATING  -> CHECKING     on_done         before any text, a failed engine is followed by the next one
  *   CHECKING    -> STORING      on_checked      the stop mark is looked at once more
  *   STORING     -> PUBLISHING   on_stored       mine, or another attempt's that was first
  *   PUBLISHING  -> FINISHED     on_published    acknowledged
- *   any         -> STORING      turn_fail       the last attempt: the error is the reply
+ *   any         -> STORING      turn_fail       the last attempt, in its turn already: the error is the reply
+ *   any         -> FAILING      turn_fail       the last attempt, and the turns before it were not looked at
+ *   FAILING     -> STORING      on_looked       they are settled
+ *   FAILING     -> WAITING      on_looked       one is not; from there it comes to FAILING again
  *   any         -> FINISHED     turn_finish     acknowledged, put back or dead-lettered
  *
- * Stored before published: no user sees a reply that the history can lose.
+ * Stored before published: no user sees a reply that the history can lose.  Whatever a variant 0 is (a reply, an error, an
+ * empty one that was stopped), it is stored after those of the turns before it.
  */
 #include "role/inference/impl.h"
 
@@ -42,30 +46,17 @@ static struct metric metric_in_hand =
     METRIC(METRIC_GAUGE, "troupe_turns_in_hand", NULL, "Turns that this process works on.");
 
 static const char *const phase_names[] = {
-    [TURN_KEY] = "key",
-    [TURN_CONTEXT] = "context",
-    [TURN_LOADING] = "loading",
-    [TURN_WAITING] = "waiting",
-    [TURN_REBUILDING] = "rebuilding",
-    [TURN_CARD] = "card",
-    [TURN_GENERATING] = "generating",
-    [TURN_CHECKING] = "checking",
-    [TURN_STORING] = "storing",
-    [TURN_PUBLISHING] = "publishing",
-    [TURN_FINISHED] = "finished",
+    [TURN_KEY] = "key",         [TURN_CONTEXT] = "context",       [TURN_LOADING] = "loading",
+    [TURN_WAITING] = "waiting", [TURN_REBUILDING] = "rebuilding", [TURN_CARD] = "card",
+    [TURN_FAILING] = "failing", [TURN_GENERATING] = "generating", [TURN_CHECKING] = "checking",
+    [TURN_STORING] = "storing", [TURN_PUBLISHING] = "publishing", [TURN_FINISHED] = "finished",
 };
 
 static void (*const phase_entry[])(struct turn *t) = {
-    [TURN_KEY] = load_key,
-    [TURN_CONTEXT] = load_context,
-    [TURN_LOADING] = load_turn,
-    [TURN_WAITING] = load_wait,
-    [TURN_REBUILDING] = load_rebuild,
-    [TURN_CARD] = load_card,
-    [TURN_GENERATING] = generate_start,
-    [TURN_CHECKING] = store_check,
-    [TURN_STORING] = store_append,
-    [TURN_PUBLISHING] = store_publish,
+    [TURN_KEY] = load_key,         [TURN_CONTEXT] = load_context,      [TURN_LOADING] = load_turn,
+    [TURN_WAITING] = wait_begin,   [TURN_REBUILDING] = load_rebuild,   [TURN_CARD] = load_card,
+    [TURN_FAILING] = wait_failing, [TURN_GENERATING] = generate_start, [TURN_CHECKING] = store_check,
+    [TURN_STORING] = store_append, [TURN_PUBLISHING] = store_publish,
 };
 
 void turn_log(const struct turn *t, enum log_level level, const char *ev, enum tr_rc rc, const char *cause)
@@ -182,6 +173,13 @@ void turn_hand_back(struct turn *t)
     turn_finish(t, SETTLE_LATER, 0, NULL);
 }
 
+void turn_trouble(struct turn *t, const char *ev, enum tr_rc rc, const struct tr_err *err)
+{
+    if (rc != TR_CANCELLED)
+        turn_log(t, LOG_WARN, ev, rc, tr_err_text(err));
+    turn_finish(t, SETTLE_LATER, TROUBLE_MS, NULL);
+}
+
 void turn_fail(struct turn *t, const char *code, bool for_good, enum tr_rc rc, const struct tr_err *err)
 {
     metric_add(&metric_failed, 1);
@@ -198,7 +196,7 @@ void turn_fail(struct turn *t, const char *code, bool for_good, enum tr_rc rc, c
     memset(t->code, 0, sizeof t->code);
     memcpy(t->code, code, strlen(code) < sizeof t->code ? strlen(code) : sizeof t->code - 1);
     t->context_exact = false; /* the next turn reads what stands */
-    turn_enter(t, TURN_STORING);
+    turn_enter(t, t->key.variant == 0 && !t->in_turn ? TURN_FAILING : TURN_STORING);
 }
 
 void turn_stop(struct turn *t)
@@ -216,7 +214,7 @@ void turn_on_due(struct turn *t)
     t->due_ms = 0;
     switch (t->phase) {
     case TURN_WAITING:
-        load_wait_due(t);
+        wait_due(t);
         break;
     case TURN_GENERATING:
         generate_due(t);

@@ -290,13 +290,37 @@ static void test_adopts(void **state)
     house_close(&h);
 }
 
+/* A master key that wrapped nothing of this house. */
+static struct seal_master *foreign_master(void)
+{
+    struct seal_master *master;
+    struct buf text = {0};
+
+    assert_int_equal(seal_master_generate(&text), TR_OK);
+    assert_int_equal(seal_master_parse((const char *)text.data, text.len, &master, NULL), TR_OK);
+    buf_wipe(&text);
+    return master;
+}
+
+/* From now on in a chat whose key does not open. */
+static void make_foreign_chat(struct house *h)
+{
+    struct seal_master *const master = h->f.master;
+    const char *topic = topic_notify(&h->f.chat);
+
+    h->f.master = foreign_master();
+    do { /* in the partition that is watched */
+        make_chat(&h->f);
+    } while (topic_notify(&h->f.chat) != topic);
+    seal_master_free(h->f.master);
+    h->f.master = master;
+}
+
 /* What does not open is an error, and the turn is settled with it. */
 static void test_unreadable(void **state)
 {
     struct house h;
     struct envelope work;
-    struct seal_master *master;
-    struct buf text = {0};
     const struct seen *s;
 
     (void)state;
@@ -312,15 +336,7 @@ static void test_unreadable(void **state)
     assert_int_equal(settle_dead, 1);
 
     /* a chat whose key another master key wrapped: not even the error's empty text can be sealed */
-    master = h.f.master;
-    assert_int_equal(seal_master_generate(&text), TR_OK);
-    assert_int_equal(seal_master_parse((const char *)text.data, text.len, &h.f.master, NULL), TR_OK);
-    buf_wipe(&text);
-    do { /* in the partition that is watched */
-        make_chat(&h.f);
-    } while (topic_notify(&h.f.chat) != topic_notify(&work.chat));
-    seal_master_free(h.f.master);
-    h.f.master = master;
+    make_foreign_chat(&h);
     accept(&h.f, "whose key is it", &work);
     publish(&h.f, WORKER_QUEUE, &work, false);
     s = await_seen(&h.f, ENVELOPE_REPLY, &work.turn, 1);
@@ -328,6 +344,69 @@ static void test_unreadable(void **state)
     assert_string_equal(s->env.code, "internal");
     assert_int_equal(s->env.sealed.len, 0);
     assert_int_equal(read_turn(&h.f, &work.turn).variants, 1);
+    house_close(&h);
+}
+
+/* The replies came in this order, each once. */
+static void replies_are(struct house *h, const struct uuid *first, const struct uuid *second)
+{
+    await_seen(&h->f, ENVELOPE_REPLY, second, 1);
+    assert_int_equal(count_seen(&h->f, ENVELOPE_REPLY, first), 1);
+    assert_int_equal(count_seen(&h->f, ENVELOPE_REPLY, second), 1);
+    assert_ptr_equal(find_seen(&h->f, ENVELOPE_REPLY, first, 0) < find_seen(&h->f, ENVELOPE_REPLY, second, 0), 1);
+}
+
+/* A text that does not open: its error is stored after the reply before it, also over a deleted turn between them. */
+static void test_error_waits(void **state)
+{
+    struct house h;
+    struct envelope first, between, second;
+
+    (void)state;
+    house_open(&h, "", NULL);
+    say(&h, "warm", &first);
+    for (int deleted = 0; deleted <= 1; deleted++) {
+        accept(&h.f, "one", &first);
+        if (deleted) {
+            accept(&h.f, "gone", &between);
+            append_event(&h.f, &between.turn, TURN_EVENT_DELETE, 0, 0);
+        }
+        h.f.key.key[0] ^= 1;
+        accept(&h.f, "sealed with another key", &second);
+        h.f.key.key[0] ^= 1;
+        publish(&h.f, WORKER_QUEUE, &second, false);
+        await_seen(&h.f, ENVELOPE_STATUS, &second.turn, 1); /* it waits */
+        support_for(h.f.loop, 700);                         /* and looks once more */
+        assert_int_equal(count_seen(&h.f, ENVELOPE_REPLY, &second.turn), 0);
+        assert_int_equal(read_turn(&h.f, &second.turn).variants, 0);
+        publish(&h.f, WORKER_QUEUE, &first, false);
+        replies_are(&h, &first.turn, &second.turn);
+        assert_string_equal(find_seen(&h.f, ENVELOPE_REPLY, &second.turn, 0)->env.code, "internal");
+    }
+    house_close(&h);
+}
+
+/* A key that does not open: each turn's error waits for that of the turn before; lost work is published again. */
+static void test_error_waits_without_key(void **state)
+{
+    struct house h;
+    struct envelope first, second;
+    const struct seen *again;
+
+    (void)state;
+    house_open(&h, "", NULL);
+    watch(&h.f, TOPIC_INCOMING);
+    make_foreign_chat(&h);
+    accept(&h.f, "one", &first);
+    accept(&h.f, "two", &second);
+    publish(&h.f, WORKER_QUEUE, &second, false);
+    again = await_seen(&h.f, ENVELOPE_WORK, &first.turn, 1);
+    assert_int_equal(count_seen(&h.f, ENVELOPE_REPLY, NULL), 0);
+    publish(&h.f, WORKER_QUEUE, &again->env, false);
+    replies_are(&h, &first.turn, &second.turn);
+    assert_int_equal(read_turn(&h.f, &first.turn).variants, 1);
+    assert_int_equal(read_turn(&h.f, &second.turn).variants, 1);
+    support_count(h.f.loop, &settle_dead, 2);
     house_close(&h);
 }
 
@@ -468,6 +547,8 @@ int main(void)
         cmocka_unit_test(test_uncertain),
         cmocka_unit_test(test_adopts),
         cmocka_unit_test(test_unreadable),
+        cmocka_unit_test(test_error_waits),
+        cmocka_unit_test(test_error_waits_without_key),
     };
 
     log_set_level(LOG_ERROR);
