@@ -47,7 +47,7 @@ web/dist/app.js: web/node_modules/.package-lock.json $(wildcard web/src/* web/sr
 
 test:
 	@scripts/test.sh
-lint: packages-test
+lint: build packages-test
 	@scripts/lint.sh
 fuzz: packages-test llama web/dist/app.js
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
