@@ -11,6 +11,7 @@
 
 #define VERSION 1
 #define HEAD 3
+#define REACH_TAG 26
 static_assert(sizeof(enum envelope_kind) == sizeof(unsigned), "enums are read and written as unsigned");
 
 enum type { TYPE_ENUM, TYPE_BOOL, TYPE_U32, TYPE_U64, TYPE_UUID, TYPE_TEXT, TYPE_SEALED };
@@ -54,6 +55,7 @@ static const struct field fields[] = {
     FIELD(23, ttft_ms, TYPE_U32, 0),
     FIELD(24, snapshot, TYPE_BOOL, 0),
     FIELD(25, sealed, TYPE_SEALED, 0),
+    FIELD(REACH_TAG, reach, TYPE_U32, 0),
 };
 #define FIELDS (sizeof fields / sizeof fields[0])
 
@@ -118,6 +120,20 @@ enum tr_rc envelope_encode(const struct envelope *env, struct buf *out)
     buf_add_u8(out, VERSION);
     for (size_t i = 0; i < FIELDS; i++)
         encode_field(&fields[i], env, out);
+    if (out->failed) {
+        out->len = before;
+        return TR_NOMEM;
+    }
+    return TR_OK;
+}
+
+enum tr_rc envelope_with_reach(struct slice encoded, enum envelope_reach reach, struct buf *out)
+{
+    const size_t before = out->len;
+
+    buf_add(out, encoded.data, encoded.len);
+    field_head(out, REACH_TAG, 4);
+    buf_add_be32(out, reach);
     if (out->failed) {
         out->len = before;
         return TR_NOMEM;

@@ -23,6 +23,12 @@ enum envelope_kind {
     ENVELOPE_TEXT,    /* [control] send the text so far of turn/variant as a snapshot delta to gateway `origin` */
     ENVELOPE_KIND_COUNT
 };
+/* Whom an event is for, as far as the notifier knows (role/notifier). */
+enum envelope_reach {
+    REACH_HOLDERS = 0, /* those who have the chat open: the notifier finds them */
+    REACH_RECORDED,    /* sent to those whom the chat's record names, and to nobody else */
+    REACH_ALL,         /* to all living gateways, whatever the record says */
+};
 enum turn_state { STATE_NONE = 0, STATE_QUEUED, STATE_THINKING, STATE_WRITING };
 
 #define ENVELOPE_BYTES_MAX (1024 * 1024)
@@ -45,10 +51,13 @@ struct envelope {
     uint32_t prompt_tokens, cached_tokens, completion_tokens, ttft_ms;
     bool snapshot;
     struct slice sealed; /* borrowed */
+    uint32_t reach;      /* enum envelope_reach; a value that is not known: as 0 */
 };
 
 /* Append the bytes to `out`.  TR_OK, TR_NOMEM, or TR_INVALID: `sealed` is over ENVELOPE_SEALED_MAX; out untouched. */
 enum tr_rc envelope_encode(const struct envelope *env, struct buf *out) TR_MUST_CHECK;
+/* Append encoded bytes that have no reach (0) of their own, with this one.  TR_OK, TR_NOMEM: out untouched. */
+enum tr_rc envelope_with_reach(struct slice encoded, enum envelope_reach reach, struct buf *out) TR_MUST_CHECK;
 /*
  * Read one envelope out of `len` untrusted bytes; env->sealed borrows them.
  *   TR_INVALID  not exactly one envelope: short, over a limit, no or an unknown kind, bytes left over; *ret_env untouched

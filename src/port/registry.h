@@ -31,8 +31,6 @@ struct registry_context {
     struct slice sealed;   /* what inference put there (SEAL_CONTEXT) */
 };
 
-#define REGISTRY_GATEWAYS_MAX 32
-
 /* Where a chat's turns go.  Queues' names. */
 struct registry_place {
     const char *first; /* what hashing alone would choose */
@@ -45,7 +43,7 @@ typedef void registry_done(void *ctx, enum tr_rc rc, const struct tr_err *err);
 typedef void registry_worker_done(void *ctx, enum tr_rc rc, uint32_t number, const struct tr_err *err);
 typedef void registry_workers_done(void *ctx, enum tr_rc rc, const struct registry_worker *list, size_t n,
                                    const struct tr_err *err);
-/* Names of gateways (their queues' names); n may be 0. */
+/* Names of gateways (their queues' names), any number of them; n may be 0.  Borrowed. */
 typedef void registry_gateways_done(void *ctx, enum tr_rc rc, const char *const *names, size_t n,
                                     const struct tr_err *err);
 typedef void registry_context_done(void *ctx, enum tr_rc rc, const struct registry_context *context,
@@ -83,9 +81,16 @@ struct registry_ops {
                                  struct tr_op **ret_op, struct tr_err *err);
     enum tr_rc (*gateways)(struct registry *r, registry_gateways_done *done, void *ctx, struct tr_op **ret_op,
                            struct tr_err *err);
-    /* `gateway` holds (or no longer holds) a connection that has the chat open.  conn_put renews its TTL. */
+    /*
+     * `gateway` holds a connection that has the chat open / holds it still / no longer holds one.  put and renew both write the
+     * record, with this TTL; a renew that ends with TR_NOT_FOUND has found none: it was lost, and events of the chat may have
+     * been sent elsewhere meanwhile.  A gateway uses one TTL for all its records.
+     * A remove takes away only what this registry put before: one that arrives late does not undo a newer put.
+     */
     enum tr_rc (*conn_put)(struct registry *r, const struct uuid *chat, const char *gateway, uint64_t ttl_ms,
                            registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
+    enum tr_rc (*conn_renew)(struct registry *r, const struct uuid *chat, const char *gateway, uint64_t ttl_ms,
+                             registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
     enum tr_rc (*conn_remove)(struct registry *r, const struct uuid *chat, const char *gateway, registry_done *done,
                               void *ctx, struct tr_op **ret_op, struct tr_err *err);
     enum tr_rc (*conns)(struct registry *r, const struct uuid *chat, registry_gateways_done *done, void *ctx,
@@ -117,8 +122,47 @@ struct registry_ops {
     void (*close)(struct registry *r);
 };
 
+/*
+ * A gap: the adapter has a new connection to its server.  It may be another server, or one that came back as it was a moment
+ * ago: what was put may not be there, and what was read may have been too old.  Embed it; fn is called on the loop's
+ * thread, and may start operations.  A registry of this process never calls it.
+ */
+struct registry_gap {
+    void (*fn)(void *ctx);
+    void *ctx;
+    struct registry_gap *next; /* the registry's own */
+};
+
 struct registry { /* first member of every adapter's own struct */
     const struct registry_ops *ops;
+    struct registry_gap *gaps;
 };
+
+/* From now until registry_gap_remove() gap->fn is called at each gap. */
+static inline void registry_gap_add(struct registry *r, struct registry_gap *gap)
+{
+    gap->next = r->gaps;
+    r->gaps = gap;
+}
+
+/* One that was never added is fine. */
+static inline void registry_gap_remove(struct registry *r, struct registry_gap *gap)
+{
+    for (struct registry_gap **at = &r->gaps; *at != NULL; at = &(*at)->next) {
+        if (*at == gap) {
+            *at = gap->next;
+            return;
+        }
+    }
+}
+
+/* For adapters: there was a gap.  A callback may remove its own. */
+static inline void registry_gap_tell(const struct registry *r)
+{
+    for (const struct registry_gap *gap = r->gaps, *next; gap != NULL; gap = next) {
+        next = gap->next;
+        gap->fn(gap->ctx);
+    }
+}
 
 #endif

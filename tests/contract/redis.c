@@ -163,6 +163,33 @@ static void all_is_lost(void **state)
     assert_int_equal(g.n, 1);
 }
 
+/* A removal that was issued before a put and reaches the server after it: what stands is the put. */
+static void a_late_removal(void **state)
+{
+    struct redis_registry *const r = (struct redis_registry *)reg;
+    struct got g;
+    char id[UUID_TEXT], line[256];
+    double issued;
+
+    (void)state;
+    assert_int_equal(conn_put(&g), TR_OK);
+    issued = r->conn_end;
+    assert_true(issued > 0);
+    assert_int_equal(conn_put(&g), TR_OK); /* the same gateway has it open again */
+    assert_true(r->conn_end > issued);
+    uuid_format(&chat, id);
+    snprintf(line, sizeof line, "EVALSHA %s 1 redis%d.troupe:conn:%s gateway.1 %.3f", r->sha[RR_NAME_REMOVE],
+             (int)getpid(), id, issued);
+    command(line);
+    assert_int_equal(conns(&g), TR_OK);
+    assert_int_equal(g.n, 1);
+    g = (struct got){.w.loop = loop};
+    assert_int_equal(wait_end(&g.w, reg->ops->conn_remove(reg, &chat, "gateway.1", wait_done, &g, &g.w.op, &g.w.err)),
+                     TR_OK);
+    assert_int_equal(conns(&g), TR_OK);
+    assert_int_equal(g.n, 0);
+}
+
 struct many {
     size_t ended, by_rc[TR_RC_COUNT];
 };
@@ -420,7 +447,7 @@ static double benchmark_rate(void)
     assert_int_equal(url_parse(getenv("TROUPE_TEST_REDIS"), 6379, &u, NULL), TR_OK);
     snprintf(line, sizeof line,
              "redis-benchmark -a %s -p %u -c 1 -P 500 -n 100000 --csv -r 20000 evalsha %s 1 bench:__rand_int__ "
-             "gateway.1 60000 32 2>/dev/null",
+             "gateway.1 60000 2>/dev/null",
              u.password, (unsigned)u.host[0].port, ((struct redis_registry *)reg)->sha[RR_NAME_PUT]);
     out = popen(line, "r");
     assert_non_null(out);
@@ -490,6 +517,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(checks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(all_is_lost, set_up, tear_down),
         cmocka_unit_test_setup_teardown(wrong_types, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_late_removal, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rate_is_gcra, set_up, tear_down),
         cmocka_unit_test_setup_teardown(odd_records, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses, set_up, tear_down),

@@ -64,12 +64,14 @@ static int tear_down(void **state)
     return 0;
 }
 
+#define MANY 200 /* gateways */
+
 /* What any of the callbacks brought. */
 struct got {
     struct wait w; /* first */
     uint64_t number;
     size_t n;
-    char name[REGISTRY_GATEWAYS_MAX][64];
+    char name[MANY][64];
     struct registry_worker worker[8];
     struct registry_context context;
     uint8_t bytes[64];
@@ -98,6 +100,7 @@ static void on_names(void *ctx, enum tr_rc rc, const char *const *names, size_t 
 
     wait_called(&g->w, rc, err);
     g->n = n;
+    assert_in_range(n, 0, MANY);
     for (size_t i = 0; i < n; i++)
         snprintf(g->name[i], sizeof g->name[i], "%s", names[i]);
 }
@@ -269,6 +272,14 @@ static enum tr_rc conn(uint32_t chat, const char *gateway, uint64_t ttl_ms)
     return CALL(g, conn_put, &id, gateway, ttl_ms, wait_done);
 }
 
+static enum tr_rc renew(uint32_t chat, const char *gateway, uint64_t ttl_ms)
+{
+    const struct uuid id = chat_id(chat);
+    struct got g = GOT;
+
+    return CALL(g, conn_renew, &id, gateway, ttl_ms, wait_done);
+}
+
 static void conn_out(uint32_t chat, const char *gateway)
 {
     const struct uuid id = chat_id(chat);
@@ -310,6 +321,26 @@ static void connections(void **state)
     conn_out(1, "g2");
     assert_int_equal(conns(1, &g), 0);
     assert_int_equal(conns(2, &g), 1);
+}
+
+/* A record that is renewed says whether it was there: lost, ended or removed, it was not, and is now. */
+static void renewals(void **state)
+{
+    struct got g;
+
+    (void)state;
+    assert_int_equal(renew(1, "g1", 5000), TR_NOT_FOUND);
+    assert_int_equal(renew(1, "g1", 5000), TR_OK);
+    assert_int_equal(conn(1, "g2", 100), TR_OK);
+    assert_int_equal(renew(1, "g2", 100), TR_OK);
+    assert_int_equal(renew(2, "g1", 5000), TR_NOT_FOUND); /* each chat for itself */
+    support_for(loop, 150);
+    assert_int_equal(conns(1, &g), 1);
+    assert_int_equal(renew(1, "g2", 5000), TR_NOT_FOUND);
+    conn_out(1, "g1");
+    assert_int_equal(conns(1, &g), 1);
+    assert_int_equal(renew(1, "g1", 5000), TR_NOT_FOUND);
+    assert_int_equal(conns(1, &g), 2);
 }
 
 static enum tr_rc context_put(uint32_t chat, const char *bytes, uint64_t change, uint64_t ttl_ms)
@@ -429,29 +460,33 @@ static void context_bound(void **state)
     free(bytes);
 }
 
-/* REGISTRY_GATEWAYS_MAX at once, those that are there may stay, and one that ended makes room. */
-static void gateways_bound(void **state)
+/* Any number of gateways: each is registered, is told of, holds the chat, and may go. */
+static void many_gateways(void **state)
 {
     struct got g;
     char name[32];
 
     (void)state;
-    for (int i = 0; i < REGISTRY_GATEWAYS_MAX; i++) {
+    for (int i = 0; i < MANY; i++) {
         snprintf(name, sizeof name, "gateway.%d", i);
-        assert_int_equal(gateway_in(name, 5000), TR_NOT_FOUND); /* it was not, and is now */
-        assert_int_equal(conn(1, name, i == 3 ? 300 : 5000), TR_OK);
+        assert_int_equal(gateway_in(name, 60000), TR_NOT_FOUND); /* it was not, and is now */
+        assert_int_equal(conn(1, name, 60000), TR_OK);
     }
-    assert_int_equal(gateways(&g), REGISTRY_GATEWAYS_MAX);
-    assert_int_equal(conns(1, &g), REGISTRY_GATEWAYS_MAX);
-    assert_int_equal(gateway_in("gateway.x", 5000), TR_BUSY);
-    assert_int_equal(conn(1, "gateway.x", 5000), TR_BUSY);
-    assert_int_equal(gateway_in("gateway.0", 5000), TR_OK);
-    assert_int_equal(conn(1, "gateway.0", 5000), TR_OK);
-    g = (struct got)GOT;
-    assert_int_equal(CALL(g, gateway_remove, "gateway.1", wait_done), TR_OK);
-    assert_int_equal(gateway_in("gateway.x", 5000), TR_NOT_FOUND);
-    support_for(loop, 350);
-    assert_int_equal(conn(1, "gateway.x", 5000), TR_OK);
+    assert_int_equal(gateways(&g), MANY);
+    assert_int_equal(conns(1, &g), MANY);
+    for (int i = 0; i < MANY; i++) {
+        snprintf(name, sizeof name, "gateway.%d", i);
+        assert_int_equal(gateway_in(name, 60000), TR_OK);
+        assert_int_equal(renew(1, name, 60000), TR_OK);
+    }
+    for (int i = 0; i < MANY; i += 2) {
+        snprintf(name, sizeof name, "gateway.%d", i);
+        g = (struct got)GOT;
+        assert_int_equal(CALL(g, gateway_remove, name, wait_done), TR_OK);
+        conn_out(1, name);
+    }
+    assert_int_equal(gateways(&g), MANY / 2);
+    assert_int_equal(conns(1, &g), MANY / 2);
 }
 
 static void on_place(void *ctx, enum tr_rc rc, const char *queue, const char *first, bool fresh,
@@ -596,7 +631,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(connections, set_up, tear_down),
         cmocka_unit_test_setup_teardown(context, set_up, tear_down),
         cmocka_unit_test_setup_teardown(context_bound, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(gateways_bound, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(renewals, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(many_gateways, set_up, tear_down),
         cmocka_unit_test_setup_teardown(places, set_up, tear_down),
         cmocka_unit_test_setup_teardown(place_ttl, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rates, set_up, tear_down),

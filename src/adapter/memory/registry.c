@@ -6,7 +6,7 @@
  * deferred call, so that no callback comes from inside a caller's own call.  Operations come out of a pool.
  * What has a TTL is looked at when it is read, and removed by a sweep of SWEEP_MAX entries a table and tick.
  * Limits: recent context CONTEXT_BYTES_MAX (the one unused longest goes first, overwritten), RATES_MAX keys,
- * WORKERS_MAX workers, REGISTRY_GATEWAYS_MAX gateways, CONNS_MAX chats.
+ * WORKERS_MAX workers, CONNS_MAX chats.
  */
 #include "adapter/memory/registry.h"
 #include "adapter/memory/registry_impl.h"
@@ -93,6 +93,17 @@ static void answer_workers(struct memory_registry *r, const struct mr_op *op, en
     free(list);
 }
 
+static void answer_names(struct memory_registry *r, const struct mr_op *op, enum tr_rc rc, const struct tr_err *err)
+{
+    const char **names = NULL;
+    size_t n = 0;
+
+    if (rc == TR_OK)
+        rc = op->kind == MR_CONNS ? mr_conns_list(r, &op->chat, &names, &n) : mr_gateways_list(r, &names, &n);
+    op->done.gateways(op->ctx, rc, names, n, rc == TR_OK ? NULL : err);
+    free(names);
+}
+
 static void answer_context(struct memory_registry *r, const struct mr_op *op, enum tr_rc rc, const struct tr_err *err)
 {
     struct registry_context context;
@@ -108,9 +119,7 @@ static void answer_context(struct memory_registry *r, const struct mr_op *op, en
 static void answer(struct memory_registry *r, const struct mr_op *op, bool cancelled)
 {
     const enum tr_rc rc = cancelled ? TR_CANCELLED : op->rc;
-    const char *names[REGISTRY_GATEWAYS_MAX];
     struct tr_err err = {.rc = rc};
-    size_t n = 0;
 
     snprintf(err.msg, sizeof err.msg, "registry: %s", cancelled ? "given up" : "no such record");
     switch (op->kind) {
@@ -124,12 +133,8 @@ static void answer(struct memory_registry *r, const struct mr_op *op, bool cance
         answer_workers(r, op, rc, &err);
         break;
     case MR_GATEWAYS:
-        n = rc == TR_OK ? mr_gateways_list(r, names) : 0;
-        op->done.gateways(op->ctx, rc, names, n, rc == TR_OK ? NULL : &err);
-        break;
     case MR_CONNS:
-        n = rc == TR_OK ? mr_conns_list(r, &op->chat, names) : 0;
-        op->done.gateways(op->ctx, rc, names, n, rc == TR_OK ? NULL : &err);
+        answer_names(r, op, rc, &err);
         break;
     case MR_CONTEXT:
         answer_context(r, op, rc, &err);
@@ -253,7 +258,15 @@ static enum tr_rc conn_put(struct registry *reg, const struct uuid *chat, const 
 {
     const enum tr_rc rc = mr_conn_put(self(reg), chat, gateway, ttl_ms, err);
 
-    return rc == TR_OK ? op_write(self(reg), TR_OK, done, ctx, ret_op, err) : rc;
+    return rc == TR_OK || rc == TR_NOT_FOUND ? op_write(self(reg), TR_OK, done, ctx, ret_op, err) : rc;
+}
+
+static enum tr_rc conn_renew(struct registry *reg, const struct uuid *chat, const char *gateway, uint64_t ttl_ms,
+                             registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
+{
+    const enum tr_rc rc = mr_conn_put(self(reg), chat, gateway, ttl_ms, err);
+
+    return rc == TR_OK || rc == TR_NOT_FOUND ? op_write(self(reg), rc, done, ctx, ret_op, err) : rc;
 }
 
 static enum tr_rc conn_remove(struct registry *reg, const struct uuid *chat, const char *gateway, registry_done *done,
@@ -373,6 +386,7 @@ static const struct registry_ops memory_registry_ops = {
     .gateway_remove = gateway_remove,
     .gateways = gateways,
     .conn_put = conn_put,
+    .conn_renew = conn_renew,
     .conn_remove = conn_remove,
     .conns = conns,
     .context_put = context_put,

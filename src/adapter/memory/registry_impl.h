@@ -125,12 +125,16 @@ enum tr_rc mr_workers_list(struct memory_registry *r, const char *character, str
 enum tr_rc mr_gateway_refresh(struct memory_registry *r, const char *name, uint64_t ttl_ms,
                               struct tr_err *err) TR_MUST_CHECK;
 void mr_gateway_remove(struct memory_registry *r, const char *name);
-size_t mr_gateways_list(struct memory_registry *r, const char *names[REGISTRY_GATEWAYS_MAX]);
+/* *ret_names: owned by the caller, free(), the names borrowed; NULL where there is none. */
+enum tr_rc mr_gateways_list(struct memory_registry *r, const char ***ret_names, size_t *ret_n) TR_MUST_CHECK;
 
+/* TR_NOT_FOUND: put, but it was not there before. */
 enum tr_rc mr_conn_put(struct memory_registry *r, const struct uuid *chat, const char *gateway, uint64_t ttl_ms,
                        struct tr_err *err) TR_MUST_CHECK;
 void mr_conn_remove(struct memory_registry *r, const struct uuid *chat, const char *gateway);
-size_t mr_conns_list(struct memory_registry *r, const struct uuid *chat, const char *names[REGISTRY_GATEWAYS_MAX]);
+/* As mr_gateways_list(). */
+enum tr_rc mr_conns_list(struct memory_registry *r, const struct uuid *chat, const char ***ret_names,
+                         size_t *ret_n) TR_MUST_CHECK;
 
 enum tr_rc mr_context_put(struct memory_registry *r, const struct uuid *chat, const struct registry_context *context,
                           uint64_t ttl_ms, struct tr_err *err) TR_MUST_CHECK;

@@ -170,16 +170,9 @@ static struct mr_gateway *gateway_get(struct memory_registry *r, const char *nam
 {
     struct mr_gateway *g = gateway_find(r, name);
     const size_t len = strlen(name);
-    size_t n = 0;
 
     if (g != NULL)
         return g;
-    for (g = r->gateways; g != NULL; g = g->next)
-        n += g->expires_ms > now_ms(r);
-    if (n >= REGISTRY_GATEWAYS_MAX) {
-        tr_fail(err, TR_BUSY, "registry: %d gateways are registered", REGISTRY_GATEWAYS_MAX);
-        return NULL;
-    }
     g = calloc(1, sizeof *g + len + 1);
     if (g == NULL) {
         nomem(err);
@@ -215,14 +208,25 @@ void mr_gateway_remove(struct memory_registry *r, const char *name)
     g->removed = true; /* its name goes with the sweep: a callback may be reading it */
 }
 
-size_t mr_gateways_list(struct memory_registry *r, const char *names[REGISTRY_GATEWAYS_MAX])
+enum tr_rc mr_gateways_list(struct memory_registry *r, const char ***ret_names, size_t *ret_n)
 {
+    const char **names;
     size_t n = 0;
 
-    for (const struct mr_gateway *g = r->gateways; g != NULL && n < REGISTRY_GATEWAYS_MAX; g = g->next)
+    for (const struct mr_gateway *g = r->gateways; g != NULL; g = g->next)
+        n += g->expires_ms > now_ms(r);
+    if (n == 0)
+        return TR_OK;
+    names = calloc(n, sizeof *names);
+    if (names == NULL)
+        return TR_NOMEM;
+    n = 0;
+    for (const struct mr_gateway *g = r->gateways; g != NULL; g = g->next)
         if (g->expires_ms > now_ms(r))
             names[n++] = g->name;
-    return n;
+    *ret_names = names;
+    *ret_n = n;
+    return TR_OK;
 }
 
 /* ---- who holds a chat's connections ---- */
@@ -284,6 +288,7 @@ static bool conn_expire(struct memory_registry *r, struct mr_conn *c)
     return false;
 }
 
+/* TR_NOT_FOUND: added, and it was not there before. */
 static enum tr_rc conn_add(struct memory_registry *r, const struct uuid *chat, struct mr_gateway *g,
                            uint64_t expires_ms, struct tr_err *err)
 {
@@ -297,8 +302,6 @@ static enum tr_rc conn_add(struct memory_registry *r, const struct uuid *chat, s
                 return TR_OK;
             }
         }
-        if (holders(c) >= REGISTRY_GATEWAYS_MAX)
-            return tr_fail(err, TR_BUSY, "registry: %d gateways hold this chat", REGISTRY_GATEWAYS_MAX);
         more = realloc(c->more, (c->more_n + 1) * sizeof *more);
         if (more == NULL)
             return nomem(err);
@@ -315,7 +318,7 @@ static enum tr_rc conn_add(struct memory_registry *r, const struct uuid *chat, s
         HASH_ADD(hh, r->conns, chat, sizeof c->chat, c);
     }
     g->refs++;
-    return TR_OK;
+    return TR_NOT_FOUND;
 }
 
 enum tr_rc mr_conn_put(struct memory_registry *r, const struct uuid *chat, const char *gateway, uint64_t ttl_ms,
@@ -345,17 +348,23 @@ void mr_conn_remove(struct memory_registry *r, const struct uuid *chat, const ch
     }
 }
 
-size_t mr_conns_list(struct memory_registry *r, const struct uuid *chat, const char *names[REGISTRY_GATEWAYS_MAX])
+enum tr_rc mr_conns_list(struct memory_registry *r, const struct uuid *chat, const char ***ret_names, size_t *ret_n)
 {
     struct mr_conn *c = conn_find(r, chat);
+    const char **names;
     size_t n;
 
     if (c == NULL || !conn_expire(r, c))
-        return 0;
+        return TR_OK;
     n = holders(c);
+    names = calloc(n, sizeof *names);
+    if (names == NULL)
+        return TR_NOMEM;
     for (size_t i = 0; i < n; i++)
         names[i] = holder_at(c, i)->gateway->name;
-    return n;
+    *ret_names = names;
+    *ret_n = n;
+    return TR_OK;
 }
 
 /* ---- recent context ---- */

@@ -30,6 +30,7 @@ enum rr_script {
     RR_WORKER_REMOVE,
     RR_WORKERS,
     RR_NAME_PUT, /* gateways, connections: a name with an end of its own */
+    RR_NAME_REMOVE,
     RR_NAMES,
     RR_PLACE,
     RR_RATE,
@@ -74,7 +75,7 @@ struct rr_op {
     const redisReply *reply;
     struct registry_worker *workers; /* owned */
     size_t n;
-    const char *names[REGISTRY_GATEWAYS_MAX];
+    const char **names; /* owned; what they point to is the reply's */
     struct registry_context context;
     struct service_report report;
 };
@@ -99,6 +100,7 @@ struct redis_registry {
     uint64_t retry_ms, pause_ms, began_ms, heard_ms;
     unsigned greetings; /* answers to the greeting that are still to come */
     bool ever;
+    double conn_end;    /* the latest end of a connection's record that was put; 0: none was */
     enum tr_rc trouble; /* why it is not up; TR_OK: not known yet */
     struct tr_err trouble_err;
     char sha[RR_SCRIPTS][41];
@@ -131,7 +133,7 @@ const char *rr_where(const struct redis_registry *r, char out[96]);
 
 /* ---- reply.c: each what one kind of answer means, into op's result ---- */
 rr_read rr_read_nothing, rr_read_number, rr_read_register, rr_read_refresh, rr_read_workers, rr_read_put,
-    rr_read_put_known, rr_read_names, rr_read_context, rr_read_server;
+    rr_read_put_known, rr_read_conn_put, rr_read_conn_renew, rr_read_names, rr_read_context, rr_read_server;
 
 /* ---- record.c ---- */
 /* Decimal digits alone, up to UINT32_MAX. */

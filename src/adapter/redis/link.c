@@ -4,7 +4,7 @@
  *   DOWN       -> RESOLVING   rr_link_tick   it is time to try (again)
  *   RESOLVING  -> CONNECTING  on_resolved    an address; no name is looked up on the loop
  *   CONNECTING -> GREETING    on_connect     AUTH, SELECT, the scripts are loaded
- *   GREETING   -> UP          on_greeting    all answered; what waited in line is sent
+ *   GREETING   -> UP          on_greeting    all answered; what waited in line is sent; not the first: a gap is told
  *   any        -> DOWN        link_down      an error, no answer for RR_STUCK_MS, the server went; tried again after a pause
  */
 #include "adapter/redis/impl.h"
@@ -233,11 +233,13 @@ static void on_greeting(redisAsyncContext *ac, void *data, void *privdata)
     r->link = RR_UP;
     r->pause_ms = 0;
     r->trouble = TR_OK;
-    if (r->ever)
-        metric_add(&reconnections, 1);
-    r->ever = true;
     log_event(LOG_DEBUG, "redis.connected", "server=%s", rr_where(r, where));
     rr_send_line(r);
+    if (r->ever) {
+        metric_add(&reconnections, 1);
+        registry_gap_tell(&r->base);
+    }
+    r->ever = true;
 }
 
 static bool greet(struct redis_registry *r)

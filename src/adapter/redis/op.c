@@ -31,6 +31,7 @@ void rr_op_free(struct rr_op *op)
         return;
     free(op->args);
     free(op->workers);
+    free(op->names);
     free(op);
 }
 

@@ -174,7 +174,7 @@ static enum tr_rc workers(struct registry *reg, const char *character, registry_
 static enum tr_rc name_put(struct redis_registry *r, rr_read *read, const char *key, const char *name, uint64_t ttl_ms,
                            registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
-    char ttl[24], most[24];
+    char ttl[24];
     struct rr_op *op = NULL;
     const enum tr_rc rc = rr_op_new(r, RR_NAME_PUT, true, read, call_plain, ctx, &op, err);
 
@@ -182,24 +182,10 @@ static enum tr_rc name_put(struct redis_registry *r, rr_read *read, const char *
         return rc;
     op->done.plain = done;
     {
-        const struct slice args[] = {text("1"), text(key), text(name), text(number_text(ttl_ms, ttl)),
-                                     text(number_text(REGISTRY_GATEWAYS_MAX, most))};
+        const struct slice args[] = {text("1"), text(key), text(name), text(number_text(ttl_ms, ttl))};
 
-        return rr_start(op, args, 5, ret_op, err);
+        return rr_start(op, args, 4, ret_op, err);
     }
-}
-
-static enum tr_rc name_remove(struct redis_registry *r, const char *key, const char *name, registry_done *done,
-                              void *ctx, struct tr_op **ret_op, struct tr_err *err)
-{
-    const struct slice args[] = {text("ZREM"), text(key), text(name)};
-    struct rr_op *op = NULL;
-    const enum tr_rc rc = rr_op_new(r, RR_SCRIPTS, true, rr_read_nothing, call_plain, ctx, &op, err);
-
-    if (rc != TR_OK)
-        return rc;
-    op->done.plain = done;
-    return rr_start(op, args, 3, ret_op, err);
 }
 
 static void call_names(struct rr_op *op, enum tr_rc rc, const struct tr_err *err)
@@ -210,7 +196,6 @@ static void call_names(struct rr_op *op, enum tr_rc rc, const struct tr_err *err
 static enum tr_rc names(struct redis_registry *r, const char *key, registry_gateways_done *done, void *ctx,
                         struct tr_op **ret_op, struct tr_err *err)
 {
-    char most[24];
     struct rr_op *op = NULL;
     const enum tr_rc rc = rr_op_new(r, RR_NAMES, false, rr_read_names, call_names, ctx, &op, err);
 
@@ -218,9 +203,9 @@ static enum tr_rc names(struct redis_registry *r, const char *key, registry_gate
         return rc;
     op->done.names = done;
     {
-        const struct slice args[] = {text("1"), text(key), text(number_text(REGISTRY_GATEWAYS_MAX, most))};
+        const struct slice args[] = {text("1"), text(key)};
 
-        return rr_start(op, args, 3, ret_op, err);
+        return rr_start(op, args, 2, ret_op, err);
     }
 }
 
@@ -237,8 +222,14 @@ static enum tr_rc gateway_remove(struct registry *reg, const char *gateway, regi
                                  struct tr_op **ret_op, struct tr_err *err)
 {
     char key[RR_KEY_MAX];
+    const struct slice args[] = {text("ZREM"), text(key_of(self(reg), key, "gateways", "")), text(gateway)};
+    struct rr_op *op = NULL;
+    const enum tr_rc rc = rr_op_new(self(reg), RR_SCRIPTS, true, rr_read_nothing, call_plain, ctx, &op, err);
 
-    return name_remove(self(reg), key_of(self(reg), key, "gateways", ""), gateway, done, ctx, ret_op, err);
+    if (rc != TR_OK)
+        return rc;
+    op->done.plain = done;
+    return rr_start(op, args, 3, ret_op, err);
 }
 
 static enum tr_rc gateways(struct registry *reg, registry_gateways_done *done, void *ctx, struct tr_op **ret_op,
@@ -254,16 +245,40 @@ static enum tr_rc conn_put(struct registry *reg, const struct uuid *chat, const 
 {
     char key[RR_KEY_MAX];
 
-    return name_put(self(reg), rr_read_put, chat_key(self(reg), key, "conn", chat), gateway, ttl_ms, done, ctx, ret_op,
-                    err);
+    return name_put(self(reg), rr_read_conn_put, chat_key(self(reg), key, "conn", chat), gateway, ttl_ms, done, ctx,
+                    ret_op, err);
 }
 
-static enum tr_rc conn_remove(struct registry *reg, const struct uuid *chat, const char *gateway, registry_done *done,
-                              void *ctx, struct tr_op **ret_op, struct tr_err *err)
+static enum tr_rc conn_renew(struct registry *reg, const struct uuid *chat, const char *gateway, uint64_t ttl_ms,
+                             registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
     char key[RR_KEY_MAX];
 
-    return name_remove(self(reg), chat_key(self(reg), key, "conn", chat), gateway, done, ctx, ret_op, err);
+    return name_put(self(reg), rr_read_conn_renew, chat_key(self(reg), key, "conn", chat), gateway, ttl_ms, done, ctx,
+                    ret_op, err);
+}
+
+/*
+ * It may arrive after a put that was started later: what a connection that was given up had sent is read by the server when it
+ * pleases.  So it takes only what ends no later than any put that was answered by now, and all puts have one TTL.
+ */
+static enum tr_rc conn_remove(struct registry *reg, const struct uuid *chat, const char *gateway, registry_done *done,
+                              void *ctx, struct tr_op **ret_op, struct tr_err *err)
+{
+    struct redis_registry *const r = self(reg);
+    char key[RR_KEY_MAX], end[32];
+    struct rr_op *op = NULL;
+    const enum tr_rc rc = rr_op_new(r, RR_NAME_REMOVE, true, rr_read_nothing, call_plain, ctx, &op, err);
+
+    if (rc != TR_OK)
+        return rc;
+    op->done.plain = done;
+    snprintf(end, sizeof end, "%.3f", r->conn_end);
+    {
+        const struct slice args[] = {text("1"), text(chat_key(r, key, "conn", chat)), text(gateway), text(end)};
+
+        return rr_start(op, args, 4, ret_op, err);
+    }
 }
 
 static enum tr_rc conns(struct registry *reg, const struct uuid *chat, registry_gateways_done *done, void *ctx,
@@ -474,6 +489,7 @@ static const struct registry_ops redis_registry_ops = {
     .gateway_remove = gateway_remove,
     .gateways = gateways,
     .conn_put = conn_put,
+    .conn_renew = conn_renew,
     .conn_remove = conn_remove,
     .conns = conns,
     .context_put = context_put,

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define CONTEXT_HEAD (16 + 8)
+#define ENDS_MAX 1e15 /* milliseconds: no time of ours */
 
 static enum tr_rc odd(struct tr_err *err)
 {
@@ -88,26 +89,48 @@ enum tr_rc rr_read_workers(struct rr_op *op, const redisReply *reply, struct tr_
 
 enum tr_rc rr_read_put(struct rr_op *op, const redisReply *reply, struct tr_err *err)
 {
-    const enum tr_rc rc = rr_read_number(op, reply, err);
-
-    return rc == TR_OK && op->number == 0
-               ? tr_fail(err, TR_BUSY, "registry: there are %d gateways already", REGISTRY_GATEWAYS_MAX)
-               : rc;
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 || reply->element[0]->type != REDIS_REPLY_INTEGER ||
+        reply->element[0]->integer < 1 || reply->element[1]->type != REDIS_REPLY_STRING)
+        return odd(err);
+    op->number = (uint64_t)reply->element[0]->integer;
+    return TR_OK;
 }
 
-/* Of a gateway: whether it was known before. */
+static enum tr_rc is_known(const struct rr_op *op, enum tr_rc rc, struct tr_err *err)
+{
+    return rc == TR_OK && op->number == 2 ? tr_fail(err, TR_NOT_FOUND, "registered, but it was not before") : rc;
+}
+
+/* Whether it was known before, too. */
 enum tr_rc rr_read_put_known(struct rr_op *op, const redisReply *reply, struct tr_err *err)
 {
-    const enum tr_rc rc = rr_read_put(op, reply, err);
+    return is_known(op, rr_read_put(op, reply, err), err);
+}
 
-    return rc == TR_OK && op->number == 2 ? tr_fail(err, TR_NOT_FOUND, "registered, but it was not before") : rc;
+/* Of a connection: a removal takes what ends up to then (registry.c). */
+enum tr_rc rr_read_conn_put(struct rr_op *op, const redisReply *reply, struct tr_err *err)
+{
+    const enum tr_rc rc = rr_read_put(op, reply, err);
+    const double ends = rc == TR_OK ? strtod(reply->element[1]->str, NULL) : 0;
+
+    if (ends > op->r->conn_end && ends < ENDS_MAX)
+        op->r->conn_end = ends;
+    return rc;
+}
+
+enum tr_rc rr_read_conn_renew(struct rr_op *op, const redisReply *reply, struct tr_err *err)
+{
+    return is_known(op, rr_read_conn_put(op, reply, err), err);
 }
 
 enum tr_rc rr_read_names(struct rr_op *op, const redisReply *reply, struct tr_err *err)
 {
     if (reply->type != REDIS_REPLY_ARRAY)
         return odd(err);
-    for (size_t i = 0; i < reply->elements && op->n < REGISTRY_GATEWAYS_MAX; i++) {
+    op->names = calloc(reply->elements + 1, sizeof *op->names);
+    if (op->names == NULL)
+        return tr_fail(err, TR_NOMEM, "registry: names");
+    for (size_t i = 0; i < reply->elements; i++) {
         const redisReply *const name = reply->element[i];
 
         if (name->type != REDIS_REPLY_STRING)

@@ -3,7 +3,7 @@
  *
  *   <p>troupe:workers:<character>     set of the numbers that were taken
  *   <p>troupe:worker:<character>:<n>  the record, text, with a TTL; its first line is the time of its registration
- *   <p>troupe:gateways                sorted set: gateway -> when it ends, milliseconds
+ *   <p>troupe:gateways                sorted set: gateway -> when it ends, milliseconds (and thousandths)
  *   <p>troupe:conn:<chat>             the same for a chat's gateways; the whole goes with its last
  *   <p>troupe:context:<chat>          last turn (16 bytes), change (8), sealed bytes; with a TTL
  *   <p>troupe:place:<chat>            first choice, newline, queue; with a TTL
@@ -51,17 +51,20 @@ const char *const rr_scripts[RR_SCRIPTS] = {
                            "  else redis.call('SREM',KEYS[1],m) end "
                            "end "
                            "return out"),
-    /* KEYS sorted set; ARGV name, ttl, most -> 1, 2: it is new, or 0: there are too many others */
-    [RR_NAME_PUT] =
-        (NOW_MS "redis.call('ZREMRANGEBYSCORE',KEYS[1],'-inf',string.format('%.0f',now)) "
-                "local known=redis.call('ZSCORE',KEYS[1],ARGV[1]) "
-                "if not known and redis.call('ZCARD',KEYS[1])>=tonumber(ARGV[3]) then return 0 end "
-                "redis.call('ZADD',KEYS[1],string.format('%.0f',now+ARGV[2]),ARGV[1]) "
-                "if redis.call('PTTL',KEYS[1])<tonumber(ARGV[2]) then redis.call('PEXPIRE',KEYS[1],ARGV[2]) end "
-                "return known and 1 or 2"),
-    /* KEYS sorted set; ARGV most -> names */
-    [RR_NAMES] =
-        (NOW_MS "return redis.call('ZRANGEBYSCORE',KEYS[1],string.format('(%.0f',now),'+inf','LIMIT',0,ARGV[1])"),
+    /* KEYS sorted set; ARGV name, ttl -> 1 or 2 (it is new), when it ends: to the microsecond, so that no two puts have one end */
+    [RR_NAME_PUT] = ("local t=redis.call('TIME') local now=t[1]*1000+t[2]/1000 "
+                     "redis.call('ZREMRANGEBYSCORE',KEYS[1],'-inf',string.format('%.3f',now)) "
+                     "local known=redis.call('ZSCORE',KEYS[1],ARGV[1]) "
+                     "local ends=string.format('%.3f',now+ARGV[2]) "
+                     "redis.call('ZADD',KEYS[1],ends,ARGV[1]) "
+                     "if redis.call('PTTL',KEYS[1])<tonumber(ARGV[2]) then redis.call('PEXPIRE',KEYS[1],ARGV[2]) end "
+                     "return {known and 1 or 2,ends}"),
+    /* KEYS sorted set; ARGV name, end: not where it ends later, for then it was put again */
+    [RR_NAME_REMOVE] = ("local ends=redis.call('ZSCORE',KEYS[1],ARGV[1]) "
+                        "if ends and tonumber(ends)<=tonumber(ARGV[2]) then redis.call('ZREM',KEYS[1],ARGV[1]) end "
+                        "return 1"),
+    /* KEYS sorted set -> names */
+    [RR_NAMES] = (NOW_MS "return redis.call('ZRANGEBYSCORE',KEYS[1],string.format('(%.0f',now),'+inf')"),
     /* KEYS key; ARGV first, queue, stale, was, ttl -> queue, first, and "new" if it is */
     [RR_PLACE] = ("local rec=redis.call('GET',KEYS[1]) "
                   "local first,queue=string.match(rec or '','^([^\\n]*)\\n(.+)$') "

@@ -108,7 +108,7 @@ static void on_gateways(void *ctx, enum tr_rc rc, const char *const *names, size
     if (rc == TR_OK)
         metric_set(&metric_gateways, n);
     if (p->d != NULL)
-        p->d->alone = rc == TR_OK && (n == 0 || (n == 1 && strcmp(names[0], p->d->queue) == 0));
+        p->d->alone = rc == TR_OK && n == 1 && strcmp(names[0], p->d->queue) == 0; /* none at all: records were lost */
     answered(p, TR_OK);
 }
 

@@ -61,12 +61,20 @@ static void key_fetch_fail(struct desk_request *r, const struct desk_error *e)
     (void)e;
 }
 
+static void follow_unread(struct desk *d, struct desk_follow *f, void *arg)
+{
+    (void)arg;
+    desk_unread(d, f);
+}
+
 static void key_fetch_release(struct desk_request *r)
 {
     if (r->chat->work == NULL || r->chat->work->key_fetch != r)
         return;
     r->chat->work->key_fetch = NULL;
-    desk_held_release(&r->chat->work->held); /* there is no key: forgotten, or told in the log */
+    desk_held_release(&r->chat->work->held); /* there is no key: forgotten, or it could not be read */
+    if (r->unread && !r->d->dead)
+        desk_follow_each(r->d, r->chat, follow_unread, NULL);
     desk_work_tidy(r->chat);
 }
 
@@ -140,14 +148,18 @@ static void follow_hold(struct desk *d, struct desk_follow *f, const struct arri
         desk_gap(d);
 }
 
-/* Read what is missing.  false: that was done a moment ago, and the turn is still unknown. */
+/* Read what is missing.  false: that was done a moment ago, and it is still missing: it is not there. */
 static bool follow_lost(struct desk *d, struct desk_follow *f, const struct arrival *a)
 {
     struct work *w = desk_work(f->chat);
     const uint64_t now = loop_now_ms(d->env.loop);
     struct arrival again;
 
-    if (a->caught_up || w == NULL)
+    if (w == NULL)
+        desk_mend(d, f);
+    if (w == NULL || f->behind)
+        return true; /* it is read with all the rest */
+    if (a->caught_up)
         return false;
     if (a->env->kind == ENVELOPE_DELTA || a->env->kind == ENVELOPE_STATUS) {
         if (w->lost_ms != 0 && now - w->lost_ms < TEXT_WAIT_MS)
@@ -167,6 +179,13 @@ static bool follows_on(const struct desk_follow *f, const struct envelope *e)
     if (uuid_is_nil(&e->predecessor))
         return uuid_is_nil(&f->answered);
     return uuid_cmp(&e->predecessor, &f->answered) <= 0;
+}
+
+/* A turn is settled: what waited for it is read. */
+static void follow_settled(struct desk *d, struct desk_follow *f)
+{
+    if (f->early)
+        desk_catchup(d, f, &uuid_nil);
 }
 
 static void follow_reply(struct desk *d, struct desk_follow *f, const struct arrival *a)
@@ -190,10 +209,14 @@ static void follow_reply(struct desk *d, struct desk_follow *f, const struct arr
         (void)follow_lost(d, f, a); /* once read and still unknown: it is gone */
         return;
     }
-    if (first && !follows_on(f, e) && follow_lost(d, f, a))
-        return; /* the replies before it come first */
+    if (first && !follows_on(f, e)) { /* the replies before it come first */
+        if (!follow_lost(d, f, a))
+            f->early = true; /* and are not stored yet: it is in the history when they are */
+        return;
+    }
     if (first)
         f->answered = e->turn;
+    follow_settled(d, f);
     desk_send_reply(d, f, &reply, e->code);
 }
 
@@ -224,19 +247,19 @@ static void follow_take(struct desk *d, struct desk_follow *f, void *arg)
         follow_reply(d, f, a);
         break;
     case ENVELOPE_TURN:
-        if (unknown && !a->caught_up) {
-            const struct uuid own = e->origin[0] == '.' ? e->turn : uuid_nil; /* held back by desk_follow_turn() */
-
-            desk_catchup(d, f, &own);
-        }
+        if (unknown && !a->caught_up && e->origin[0] == '.') /* held back by desk_follow_turn() */
+            desk_catchup(d, f, &e->turn);
+        else if (unknown)
+            (void)follow_lost(d, f, a);
         break;
     case ENVELOPE_CHANGED: /* held back by a refresh */
-        if (unknown && !a->caught_up)
-            desk_catchup(d, f, &uuid_nil);
-        else if (!unknown)
+        if (unknown)
+            (void)follow_lost(d, f, a);
+        else
             desk_refresh(d, f->chat, &e->turn, NULL);
         break;
     case ENVELOPE_DELETED:
+        follow_settled(d, f);
         if (!unknown)
             d->events.deleted(f->viewer, &e->chat, &e->turn);
         break;
@@ -389,6 +412,16 @@ static void take_delta(struct desk *d, struct chat *c, const struct arrival *a)
     desk_open_poke(d, c);
 }
 
+/* Are all replies before this one past, as far as anybody here knows? */
+static bool in_turn(const struct chat *c, const struct envelope *e)
+{
+    bool past = uuid_cmp(&e->predecessor, &c->answered) <= 0;
+
+    for (const struct desk_follow *f = c->follows; f != NULL && !past; f = f->c_next)
+        past = uuid_cmp(&e->predecessor, &f->answered) <= 0;
+    return past;
+}
+
 static void take_reply(struct desk *d, struct chat *c, const struct arrival *a)
 {
     const struct envelope *e = a->env;
@@ -398,8 +431,12 @@ static void take_reply(struct desk *d, struct chat *c, const struct arrival *a)
             return;
         note_settled(c, &e->turn, e->variant);
     }
-    if (e->variant == 0 && uuid_cmp(&e->turn, &c->answered) > 0)
-        c->answered = e->turn;
+    if (e->variant == 0 && uuid_cmp(&e->turn, &c->answered) > 0) {
+        if (in_turn(c, e))
+            c->answered = e->turn;
+        else
+            note_settled(c, &e->turn, 0); /* not those before it */
+    }
     desk_running_drop(c, &e->turn, e->variant);
     desk_follow_each(d, c, follow_take, (void *)(uintptr_t)a);
     desk_open_poke(d, c);
@@ -437,6 +474,8 @@ static void follow_deleted(struct desk *d, struct desk_follow *f, void *arg)
 
     if (f->viewer != t->except)
         follow_take(d, f, (void *)(uintptr_t)&t->a);
+    else if (f->busy == NULL)
+        follow_settled(d, f); /* it knows of the deletion */
 }
 
 void desk_follow_deleted(struct desk *d, struct chat *c, const struct uuid *turn, const struct desk_viewer *except)
@@ -469,8 +508,7 @@ static enum tr_rc open_text(const struct seal_key *key, const struct envelope *e
 static void follow_catchup(struct desk *d, struct desk_follow *f, void *arg)
 {
     (void)arg;
-    if (f->busy == NULL)
-        desk_catchup(d, f, &uuid_nil);
+    desk_mend(d, f);
 }
 
 static void take_sealed(struct desk *d, struct chat *c, const struct envelope *env)
@@ -538,14 +576,39 @@ static bool is_echo(const struct desk *d, const struct envelope *env)
            strcmp(env->origin, d->queue) == 0;
 }
 
+/*
+ * Its connection has gone meanwhile.  The chat's record names us all the same, and maybe nobody else: it goes to all, once, and
+ * our name is taken out of the record.
+ */
+static void not_open(struct desk *d, const struct envelope *env)
+{
+    struct registry *r = d->env.registry;
+    struct envelope all = *env;
+    struct tr_op *op = NULL;
+    struct tr_err err = {0};
+    enum tr_rc rc;
+
+    if (env->reach != REACH_RECORDED)
+        return;
+    all.reach = REACH_ALL;
+    if (r->ops->conn_remove(r, &env->chat, d->queue, desk_ignore, NULL, &op, NULL) != TR_OK)
+        op = NULL; /* it ends by its TTL */
+    rc = role_publish(&d->env, topic_notify(&env->chat), &all, env->kind != ENVELOPE_REPLY, desk_ignore, NULL, &op,
+                      &err);
+    if (rc != TR_OK)
+        log_event(LOG_WARN, "desk.not_passed_on", "rc=%s cause=%Q", tr_rc_name(rc), tr_err_text(&err));
+}
+
 static void arrive(struct desk *d, const struct envelope *env)
 {
     struct chat *c = desk_chat_find(d, &env->chat);
 
     if (env->kind == ENVELOPE_DELETED && uuid_is_nil(&env->turn))
         keyring_forget(d->env.keyring, &env->chat);
+    if (c == NULL || c->follows == NULL)
+        not_open(d, env);
     if (c == NULL)
-        return; /* its connection has gone meanwhile */
+        return;
     c->refs++;
     if (env->kind == ENVELOPE_REPLY)
         desk_chat_changed(c, env->change);

@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GAP_ROUNDS 100 /* ticks that reading all open chats again is spread over */
-
 struct catchup {
     struct desk_request base; /* first */
     struct uuid own, after;
@@ -41,11 +39,14 @@ static void catchup_release(struct desk_request *r)
     struct desk_follow *f = r->follow;
 
     r->follow = NULL;
+    r->d->catchups_n--;
     if (f == NULL)
         return;
     f->busy = NULL;
     if (r->d->dead)
         return;
+    if (r->unread)
+        desk_unread(r->d, f);
     if (r->chat->gone)
         follow_gone(r->d, f);
     else
@@ -121,6 +122,8 @@ static void catchup_turn(struct catchup *r, const struct turn_view *v, const str
         }
     }
     r->answered = r->answered && settled;
+    if (r->base.follow != NULL && !r->answered && settled)
+        f->early = true; /* told when those before it are settled */
     if (r->base.follow == NULL || !r->answered || uuid_cmp(&v->turn, &f->answered) <= 0)
         return;
     f->answered = v->turn;
@@ -206,8 +209,11 @@ void desk_catchup(struct desk *d, struct desk_follow *f, const struct uuid *own)
     static const struct desk_request_ops ops = {.fail = no_answer, .release = catchup_release};
     struct catchup *r = desk_request_new(d, NULL, sizeof *r, &ops);
 
-    if (r == NULL)
-        return; /* what comes next finds the same gap */
+    if (r == NULL) {
+        desk_unread(d, f);
+        return;
+    }
+    d->catchups_n++;
     r->own = *own;
     r->after = f->answered;
     r->answered = true;
@@ -215,6 +221,8 @@ void desk_catchup(struct desk *d, struct desk_follow *f, const struct uuid *own)
     f->chat->refs++;
     r->base.follow = f;
     f->busy = &r->base;
+    f->early = false;
+    desk_not_behind(d, f); /* but for what is missed from here on */
     desk_request_later(&r->base, catchup_step);
 }
 
@@ -347,9 +355,21 @@ static void refresh_step(struct desk_request *base)
         desk_request_broke(base, "refresh", rc, &err);
 }
 
+static void follow_unread(struct desk *d, struct desk_follow *f, void *arg)
+{
+    (void)arg;
+    desk_unread(d, f);
+}
+
+static void refresh_release(struct desk_request *r)
+{
+    if (r->unread && !r->d->dead)
+        desk_follow_each(r->d, r->chat, follow_unread, NULL);
+}
+
 void desk_refresh(struct desk *d, struct chat *c, const struct uuid *turn, struct desk_viewer *except)
 {
-    static const struct desk_request_ops ops = {.fail = no_answer};
+    static const struct desk_request_ops ops = {.fail = no_answer, .release = refresh_release};
     struct refresh *r;
 
     if (c->follows == NULL)
@@ -363,86 +383,4 @@ void desk_refresh(struct desk *d, struct chat *c, const struct uuid *turn, struc
     r->base.chat = c;
     c->refs++;
     desk_request_later(&r->base, refresh_step);
-}
-
-/* ---- all chats */
-
-void desk_gap(struct desk *d)
-{
-    d->gap_left = d->table_n;
-    d->gap_walk = 0;
-}
-
-static void follow_mend(struct desk *d, struct desk_follow *f, void *arg)
-{
-    (void)arg;
-    if (f->busy == NULL)
-        desk_catchup(d, f, &uuid_nil);
-}
-
-/* Read what its followers lack, and the regenerations under way. */
-static void chat_read_again(struct desk *d, struct chat *c)
-{
-    desk_follow_each(d, c, follow_mend, NULL);
-    for (struct running *r = c->work != NULL ? c->work->running : NULL; r != NULL; r = r->next)
-        if (r->variant > 0)
-            desk_refresh(d, c, &r->turn, NULL);
-}
-
-struct mending { /* the chat's record is put, and only then it is read: what comes after the reading comes here */
-    struct desk_request base; /* first */
-};
-
-static void on_mend_put(void *ctx, enum tr_rc rc, const struct tr_err *err)
-{
-    struct mending *m = ctx;
-
-    (void)rc, (void)err; /* failed: the registry's coming back is a gap again */
-    if (desk_request_over(&m->base))
-        return;
-    chat_read_again(m->base.d, m->base.chat);
-    desk_request_end(&m->base);
-}
-
-static void mend_step(struct desk_request *base)
-{
-    struct registry *reg = base->d->env.registry;
-
-    if (reg->ops->conn_put(reg, &base->chat->id, base->d->queue, CONN_TTL_MS, on_mend_put, base, &base->op, NULL) ==
-        TR_OK)
-        return;
-    base->op = NULL;
-    chat_read_again(base->d, base->chat);
-    desk_request_end(base);
-}
-
-static void chat_mend(struct desk *d, struct chat *c)
-{
-    static const struct desk_request_ops ops = {.fail = no_answer};
-    struct mending *m;
-
-    if (c->follows == NULL)
-        return;
-    m = d->registry_failed ? NULL : desk_request_new(d, NULL, sizeof *m, &ops);
-    if (m == NULL) { /* nobody would answer in time */
-        desk_conn_put(d, c);
-        chat_read_again(d, c);
-        return;
-    }
-    m->base.chat = c;
-    c->refs++;
-    desk_request_later(&m->base, mend_step);
-}
-
-void desk_gap_step(struct desk *d)
-{
-    const size_t chats = d->chats_n / GAP_ROUNDS + 16; /* at a time; the table's empty slots cost nothing */
-    size_t slots = d->chats_n > 0 ? d->table_n * chats / d->chats_n + 1 : d->table_n;
-
-    if (d->gap_left == 0)
-        return;
-    if (slots > d->gap_left)
-        slots = d->gap_left;
-    d->gap_left -= slots;
-    desk_chats_walk(d, slots, &d->gap_walk, chat_mend);
 }

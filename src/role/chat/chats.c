@@ -53,6 +53,7 @@ static bool grow(struct desk *d)
     free(old);
     d->walk = 0;
     d->gap_walk = 0;
+    d->behind_walk = 0;
     if (d->gap_left > 0)
         d->gap_left = n;
     return true;
@@ -267,6 +268,7 @@ void desk_follow_free(struct desk *d, struct desk_follow *f)
         d->iter = f->c_next;
     if (f->busy != NULL)
         f->busy->follow = NULL;
+    desk_not_behind(d, f);
     if (f->held != NULL) {
         desk_held_release(f->held);
         free(f->held);

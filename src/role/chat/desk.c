@@ -161,6 +161,7 @@ void desk_request_broke(struct desk_request *r, const char *what, enum tr_rc rc,
 {
     char chat[UUID_TEXT] = "";
 
+    r->unread = rc != TR_NOT_FOUND;
     if (rc == TR_NOT_FOUND) {
         desk_request_fail(r, "not_found", NULL, 0, "There is no such chat or turn.");
         return;
@@ -255,15 +256,6 @@ static void on_gateway(void *ctx, enum tr_rc rc, const struct tr_err *err)
     d->registry_failed = rc != TR_OK && rc != TR_NOT_FOUND;
 }
 
-void desk_conn_put(struct desk *d, struct chat *c)
-{
-    struct registry *r = d->env.registry;
-    struct tr_op *op = NULL;
-
-    if (c->follows != NULL && r->ops->conn_put(r, &c->id, d->queue, CONN_TTL_MS, desk_ignore, NULL, &op, NULL) != TR_OK)
-        return; /* the next round puts it, before its TTL ends */
-}
-
 static void on_tick(void *ctx)
 {
     struct desk *d = ctx;
@@ -273,8 +265,8 @@ static void on_tick(void *ctx)
     d->tick_ms = now;
     if (since >= CONN_TTL_MS - CONN_REFRESH_MS)
         desk_gap(d); /* we slept: records may have run out meanwhile */
-    desk_chats_walk(d, (size_t)(d->table_n * since / CONN_REFRESH_MS) + 1, &d->walk, desk_conn_put);
-    desk_gap_step(d);
+    desk_chats_walk(d, (size_t)(d->table_n * since / CONN_REFRESH_MS) + 1, &d->walk, desk_conn_renew);
+    desk_mend_step(d);
     desk_admission_tick(d);
     if (now - d->gateway_ms >= d->gateway_ttl_ms / 3 && d->gateway_op == NULL) {
         struct registry *r = d->env.registry;
@@ -290,6 +282,17 @@ static void on_tick(void *ctx)
 static void on_queue_gap(void *ctx)
 {
     desk_gap(ctx);
+}
+
+/* It may be as it was a moment ago: our own record is put at once, then those of the open chats. */
+static void on_registry_gap(void *ctx)
+{
+    struct desk *d = ctx;
+
+    log_event(LOG_INFO, "desk.registry_anew", "gateway=%s", d->queue);
+    d->gateway_ms = 0;
+    d->registry_failed = false;
+    desk_gap(d);
 }
 
 /* ---- starting */
@@ -334,6 +337,10 @@ static void starting_consume(struct starting *s)
     if (rc == TR_OK) {
         d->tick_ms = d->gateway_ms = loop_now_ms(d->env.loop);
         rc = timer_start(d->env.loop, TICK_MS, TICK_MS, on_tick, d, &d->tick);
+    }
+    if (rc == TR_OK) {
+        d->registry_gap = (struct registry_gap){.fn = on_registry_gap, .ctx = d};
+        registry_gap_add(d->env.registry, &d->registry_gap);
     }
     if (rc == TR_OK)
         rc = d->env.registry->ops->gateway_refresh(d->env.registry, d->queue, d->gateway_ttl_ms, on_registered, s,
@@ -483,6 +490,7 @@ void desk_free(struct desk *d)
     timer_stop(d->tick);
     d->tick = NULL;
     desk_admission_free(d);
+    registry_gap_remove(d->env.registry, &d->registry_gap);
     tr_op_cancel(d->gateway_op);
     unregister(d);
     d->requests_n++; /* the loop must not be the one that ends the desk */

@@ -5,6 +5,7 @@
  *   chats.c      the open chats, who follows them, what is held back
  *   arrive.c     what comes in on [gateway:<id>] and goes out to the followers
  *   catchup.c    reading from the history what a follower has missed
+ *   mend.c       when that is done: gaps, records that were lost, what could not be read
  *   page.c       rows -> turns with their texts
  *   open.c accept.c change.c read.c forget.c   the requests; greeting.c a new chat's first turn; check.c limits
  *   claim.c media.c mark.c   media of messages: marked, and let go of when no message names them any more
@@ -108,6 +109,8 @@ struct desk_follow {
     uint64_t covered;          /* changes up to here were in `opened` */
     struct held_list *held;    /* while busy */
     struct desk_request *busy; /* an open or a catch-up: what comes is held back.  NULL: events pass */
+    bool behind;               /* something may have been missed: it is read again (mend.c) */
+    bool early;                /* a reply is stored, and one before it is not settled: read again when that is */
 };
 
 struct desk_request_ops {
@@ -134,6 +137,7 @@ struct desk_request {
     uint64_t began_ms;
     uint32_t tries;
     bool called; /* the call is on its way */
+    bool unread; /* it ends because a store failed: that says nothing of what is there */
 };
 
 struct poll;
@@ -162,6 +166,10 @@ struct desk {
     uint64_t gateway_ttl_ms; /* a gateway counts as alive for so long, as a worker does */
     size_t gap_left;         /* table slots to look at since the last gap */
     size_t gap_walk;
+    size_t behind_n, behind_walk; /* followers that are behind */
+    uint64_t behind_at_ms;        /* before, the history is not asked for them */
+    size_t catchups_n;            /* under way */
+    struct registry_gap registry_gap;
     struct tr_op *gateway_op;
     bool registry_failed; /* the last gateway_refresh did */
 
@@ -262,11 +270,18 @@ void desk_follow_deleted(struct desk *d, struct chat *c, const struct uuid *turn
 void desk_catchup(struct desk *d, struct desk_follow *f, const struct uuid *own);
 /* Read a turn and send `changed` to all followers but `except` (which may be NULL). */
 void desk_refresh(struct desk *d, struct chat *c, const struct uuid *turn, struct desk_viewer *except);
-/* Say in the registry that this gateway holds a connection of the chat, if it does. */
-void desk_conn_put(struct desk *d, struct chat *c);
+
+/* ---- mend.c */
 /* Something may have been missed: every open chat's record is put again, then what its followers lack is read. */
 void desk_gap(struct desk *d);
-void desk_gap_step(struct desk *d);
+/* The same of this follower: it is read at once, or as soon as it is idle. */
+void desk_mend(struct desk *d, struct desk_follow *f);
+/* It was to be read, and could not be: later. */
+void desk_unread(struct desk *d, struct desk_follow *f);
+void desk_not_behind(struct desk *d, struct desk_follow *f);
+/* Say in the registry that this gateway still holds a connection of the chat, if it does. */
+void desk_conn_renew(struct desk *d, struct chat *c);
+void desk_mend_step(struct desk *d);
 
 /* ---- page.c */
 struct desk_page {

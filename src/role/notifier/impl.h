@@ -22,7 +22,7 @@ struct book {
 
 #define BOOK_FRESH_MS 500
 
-/* True: names/n may be used now.  False: on_read will be called, then ask again (it is true then). */
+/* True: names/n may be used now.  False: on_read will be called, and they may be used then. */
 bool book_ask(struct book *b);
 void book_release(struct book *b);
 

@@ -6,7 +6,12 @@
  * Events of one chat wait in its line while the registry is asked, so that they leave in the order they came.  One
  * look-up serves those that stood in the line when it began: a later one may be of a connection that it did not see.
  *
- *   line's head -> looked up -> published to each gateway -> all confirmed -> acknowledged
+ *   line's head -> the living gateways are known -> looked up -> published to each gateway -> all confirmed -> acknowledged
+ *
+ * A record may be older than what is so: a registry that came back as it was a moment ago.  One all of whose gateways are
+ * dead (none is among the living, or none has its queue) counts as none.  A gateway that gets an event by a record and does
+ * not have the chat open sends it back, once, for all (REACH_RECORDED, REACH_ALL).  The notifier removes no record: its
+ * removal could arrive after a newer put.
  */
 #include "role/notifier/impl.h"
 
@@ -34,10 +39,13 @@ struct event { /* one message in hand */
     int32_t variant;
     char trace[ENVELOPE_TRACE_MAX + 1];
     unsigned gateways;               /* that have it */
+    bool marked;                     /* whoever gets it and has not the chat open sends it back */
+    bool all;                        /* it is for all living gateways */
+    bool recorded;                   /* it went to those of the chat's record */
     struct queue_delivery *delivery; /* NULL: transient */
     uint32_t attempts;
     uint64_t created_ms; /* of a reply; else 0 */
-    bool nobody;         /* no gateway is known at all */
+    bool nobody;         /* no gateway has it */
     uint8_t *body;       /* owned: of a transient one; else borrowed from the delivery */
     size_t len;
     size_t pending; /* publishes that are not confirmed, and 1 while they are being started */
@@ -51,7 +59,7 @@ struct line { /* the events of one chat */
     struct event *last_asked; /* the look-up under way is for those up to this one */
     struct notifier *r;       /* NULL: the role is gone, free at the callback */
     struct tr_op *op;
-    bool all; /* no record: to every gateway, as soon as the book is read */
+    bool waits; /* until the book is read */
     UT_hash_handle hh;
 };
 
@@ -80,8 +88,9 @@ struct start {          /* declaring one partition after the other */
 
 static struct metric metric_sent =
     METRIC(METRIC_COUNTER, "troupe_notify_sent_total", NULL, "Events published to gateways.");
-static struct metric metric_unknown = METRIC(METRIC_COUNTER, "troupe_notify_unknown_total", NULL,
-                                             "Events of chats without a connection record, sent to all gateways.");
+static struct metric metric_unknown =
+    METRIC(METRIC_COUNTER, "troupe_notify_unknown_total", NULL,
+           "Looks at chats without a living connection record; their events went to all gateways.");
 static struct metric metric_failed =
     METRIC(METRIC_COUNTER, "troupe_notify_failed_total", NULL, "Events that could not be published and came again.");
 
@@ -110,6 +119,113 @@ static void log_notified(const struct event *e)
     story_log(LOG_INFO, "turn.notified", &about, "gateways=%u", e->gateways);
 }
 
+static void event_end(struct event *e);
+
+struct parcel { /* one durable event to one gateway */
+    struct event *event;
+    struct tr_op *op;
+    char gateway[QUEUE_NAME_MAX + 1];
+};
+
+static void published(struct event *e, const char *gateway, enum tr_rc rc, const struct tr_err *err)
+{
+    if (e->r != NULL && rc == TR_NOT_FOUND && log_on(LOG_DEBUG)) {
+        char chat[UUID_TEXT];
+
+        uuid_format(&e->chat, chat);
+        log_event(LOG_DEBUG, "notify.gateway_gone", "chat=%s gateway=%s", chat, gateway);
+    } else if (rc == TR_OK) {
+        metric_add(&metric_sent, 1);
+    } else if (rc != TR_NOT_FOUND) {
+        e->failed = err != NULL ? *err : (struct tr_err){.rc = rc};
+        e->failed.rc = rc;
+    }
+    e->gateways += rc == TR_OK;
+    if (--e->pending == 0)
+        event_end(e);
+}
+
+static void on_published(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    struct parcel *parcel = ctx;
+
+    published(parcel->event, parcel->gateway, rc, err);
+    free(parcel);
+}
+
+static void publish(struct event *e, const char *gateway, struct slice body)
+{
+    struct notifier *r = e->r;
+    struct queue *q = r->env.queue;
+    const struct queue_message msg = {.queue = gateway, .body = body, .transient = true};
+    struct parcel *parcel;
+    struct tr_err err = {0};
+    enum tr_rc rc;
+
+    e->pending++;
+    if (e->delivery == NULL) { /* nobody waits */
+        rc = q->ops->publish(q, &msg, NULL, NULL, NULL, &err);
+        published(e, gateway, rc, &err);
+        return;
+    }
+    parcel = calloc(1, sizeof *parcel);
+    if (parcel == NULL || strlen(gateway) > QUEUE_NAME_MAX) {
+        rc = tr_fail(&err, parcel == NULL ? TR_NOMEM : TR_INVALID, "publish to a gateway");
+    } else {
+        parcel->event = e;
+        strcpy(parcel->gateway, gateway);
+        rc = q->ops->publish(q, &msg, on_published, parcel, &parcel->op, &err);
+    }
+    if (rc != TR_OK) {
+        free(parcel);
+        published(e, gateway, rc, &err);
+    }
+}
+
+static bool book_has(const struct book *b, const char *name)
+{
+    for (size_t i = 0; i < b->n; i++)
+        if (strcmp(b->names[i], name) == 0)
+            return true;
+    return false;
+}
+
+/*
+ * To all living gateways, and to those of the record, which may be younger than the book.  It does not wait: the book was
+ * read, or could not be read, just before the record was.
+ */
+static void event_send_all(struct event *e, const char *const *names, size_t n)
+{
+    const struct book *b = &e->r->book;
+    const struct slice body = {e->body, e->len};
+
+    e->recorded = false;
+    e->pending++;
+    for (size_t i = 0; i < b->n; i++)
+        publish(e, b->names[i], body);
+    for (size_t i = 0; i < n; i++)
+        if (!book_has(b, names[i]))
+            publish(e, names[i], body);
+    if (--e->pending == 0)
+        event_end(e);
+}
+
+static void event_send_recorded(struct event *e, const char *const *names, size_t n)
+{
+    struct slice body = {e->body, e->len};
+    struct buf marked = {0};
+
+    if (e->marked && envelope_with_reach(body, REACH_RECORDED, &marked) == TR_OK)
+        body = (struct slice){marked.data, marked.len}; /* without memory it goes as it is */
+    e->recorded = true;
+    e->pending++;
+    for (size_t i = 0; i < n; i++)
+        publish(e, names[i], body);
+    buf_release(&marked);
+    if (--e->pending == 0)
+        event_end(e);
+}
+
 /* All its publishes have ended: settle it. */
 static void event_end(struct event *e)
 {
@@ -120,7 +236,12 @@ static void event_end(struct event *e)
         free(e);
         return;
     }
+    if (e->recorded && e->gateways == 0 && e->failed.rc == TR_OK) { /* none of them is there any more */
+        event_send_all(e, NULL, 0);
+        return;
+    }
     q = r->env.queue;
+    e->nobody = e->gateways == 0 && e->failed.rc == TR_OK;
     DL_DELETE(r->sending, e);
     if (e->delivery == NULL) {
         event_free(e);
@@ -148,114 +269,25 @@ static void event_end(struct event *e)
     check_drained(r);
 }
 
-static void ignore_done(void *ctx, enum tr_rc rc, const struct tr_err *err)
-{
-    (void)ctx, (void)rc, (void)err; /* nobody waits for it */
-}
-
-struct parcel { /* one durable event to one gateway */
-    struct event *event;
-    struct tr_op *op;
-    char gateway[QUEUE_NAME_MAX + 1];
-};
-
-/* That gateway is gone: its record too.  Nobody waits for it. */
-static void gateway_gone(struct notifier *r, const struct uuid *chat, const char *gateway)
-{
-    struct tr_op *op = NULL;
-    char text[UUID_TEXT];
-
-    uuid_format(chat, text);
-    log_event(LOG_DEBUG, "notify.gateway_gone", "chat=%s gateway=%s", text, gateway);
-    (void)r->env.registry->ops->conn_remove(r->env.registry, chat, gateway, ignore_done, NULL, &op, NULL);
-}
-
-static void published(struct event *e, const char *gateway, enum tr_rc rc, const struct tr_err *err)
-{
-    if (e->r != NULL && rc == TR_NOT_FOUND)
-        gateway_gone(e->r, &e->chat, gateway);
-    else if (rc == TR_OK)
-        metric_add(&metric_sent, 1);
-    else
-        e->failed = err != NULL ? *err : (struct tr_err){.rc = rc};
-    if (rc != TR_OK && rc != TR_NOT_FOUND)
-        e->failed.rc = rc;
-    e->gateways += rc == TR_OK;
-    if (--e->pending == 0)
-        event_end(e);
-}
-
-static void on_published(void *ctx, enum tr_rc rc, const struct tr_err *err)
-{
-    struct parcel *parcel = ctx;
-
-    published(parcel->event, parcel->gateway, rc, err);
-    free(parcel);
-}
-
-static void publish(struct event *e, const char *gateway)
-{
-    struct notifier *r = e->r;
-    struct queue *q = r->env.queue;
-    const struct queue_message msg = {.queue = gateway, .body = {e->body, e->len}, .transient = true};
-    struct parcel *parcel;
-    struct tr_err err = {0};
-    enum tr_rc rc;
-
-    e->pending++;
-    if (e->delivery == NULL) { /* nobody waits */
-        rc = q->ops->publish(q, &msg, NULL, NULL, NULL, &err);
-        published(e, gateway, rc, &err);
-        return;
-    }
-    parcel = calloc(1, sizeof *parcel);
-    if (parcel == NULL || strlen(gateway) > QUEUE_NAME_MAX) {
-        rc = tr_fail(&err, parcel == NULL ? TR_NOMEM : TR_INVALID, "publish to a gateway");
-    } else {
-        parcel->event = e;
-        strcpy(parcel->gateway, gateway);
-        rc = q->ops->publish(q, &msg, on_published, parcel, &parcel->op, &err);
-    }
-    if (rc != TR_OK) {
-        free(parcel);
-        published(e, gateway, rc, &err);
-    }
-}
-
-/* Publish the events up to `last` of the line to these gateways. */
-static void line_send(struct line *line, const struct event *last, const char *const *names, size_t n)
+/* Publish the events up to the last one asked for: to these gateways, or (recorded: false) to all. */
+static void line_send(struct line *line, const char *const *names, size_t n, bool recorded)
 {
     struct notifier *r = line->r;
+    const struct event *last = line->last_asked;
     bool done = false;
 
+    line->last_asked = NULL;
     while (!done && line->events != NULL) {
         struct event *e = line->events;
 
         done = e == last;
         DL_DELETE(line->events, e);
         DL_APPEND(r->sending, e);
-        e->pending = 1;
-        e->nobody = n == 0;
-        for (size_t i = 0; i < n; i++)
-            publish(e, names[i]);
-        if (--e->pending == 0)
-            event_end(e);
+        if (recorded && !e->all)
+            event_send_recorded(e, names, n);
+        else
+            event_send_all(e, names, n);
     }
-}
-
-static void line_send_all(struct line *line)
-{
-    struct notifier *r = line->r;
-    const struct event *last = line->last_asked;
-    const char *names[REGISTRY_GATEWAYS_MAX];
-    size_t n = 0;
-
-    line->all = false;
-    line->last_asked = NULL;
-    metric_add(&metric_unknown, 1);
-    for (; n < r->book.n && n < REGISTRY_GATEWAYS_MAX; n++)
-        names[n] = r->book.names[n];
-    line_send(line, last, names, n);
 }
 
 /* After this the line may be gone. */
@@ -269,60 +301,70 @@ static void line_end_or_go_on(struct line *line)
     free(line);
 }
 
+static void line_ask(struct line *line);
+
 static void on_book_read(void *ctx)
 {
     struct notifier *r = ctx;
     struct line *line, *next;
 
     HASH_ITER (hh, r->lines, line, next) {
-        if (line->all) {
-            line_send_all(line);
-            line_end_or_go_on(line);
+        if (line->waits) {
+            line->waits = false;
+            line_ask(line);
         }
     }
 }
 
-/* Nobody is known, or the registry does not answer. */
-static void line_to_all(struct line *line)
+/* Is one of these alive?  Where no gateway is known to be, the registry has lost their records, and nobody can say. */
+static bool is_alive(const struct book *b, const char *const *names, size_t n)
 {
-    line->all = true;
-    if (book_ask(&line->r->book)) {
-        line_send_all(line);
-        line_end_or_go_on(line);
-    }
+    for (size_t i = 0; i < n; i++)
+        if (book_has(b, names[i]))
+            return true;
+    return n > 0 && b->n == 0;
 }
 
 static void on_conns(void *ctx, enum tr_rc rc, const char *const *names, size_t n, const struct tr_err *err)
 {
     struct line *line = ctx;
-    const struct event *last = line->last_asked;
+    bool recorded;
 
     line->op = NULL;
     if (line->r == NULL) {
         free(line);
         return;
     }
-    if (rc != TR_OK || n == 0) {
-        if (rc != TR_OK && rc != TR_NOT_FOUND)
-            log_event(LOG_DEBUG, "notify.registry", "rc=%s cause=%Q", tr_rc_name(rc), tr_err_text(err));
-        line_to_all(line);
+    if (rc != TR_OK && rc != TR_NOT_FOUND)
+        log_event(LOG_DEBUG, "notify.registry", "rc=%s cause=%Q", tr_rc_name(rc), tr_err_text(err));
+    if (rc != TR_OK)
+        n = 0;
+    recorded = is_alive(&line->r->book, names, n);
+    if (!recorded)
+        metric_add(&metric_unknown, 1);
+    line_send(line, names, n, recorded);
+    line_end_or_go_on(line);
+}
+
+static void line_ask(struct line *line)
+{
+    struct registry *reg = line->r->env.registry;
+
+    line->last_asked = line->events->prev; /* utlist: the head's prev is the tail */
+    if (reg->ops->conns(reg, &line->chat, on_conns, line, &line->op, NULL) == TR_OK)
         return;
-    }
-    line->last_asked = NULL;
-    line_send(line, last, names, n);
+    line->op = NULL;
+    metric_add(&metric_unknown, 1);
+    line_send(line, NULL, 0, false);
     line_end_or_go_on(line);
 }
 
 static void line_go_on(struct line *line)
 {
-    struct registry *reg = line->r->env.registry;
-
-    assert(line->events != NULL && line->op == NULL && !line->all);
-    line->last_asked = line->events->prev; /* utlist: the head's prev is the tail */
-    if (reg->ops->conns(reg, &line->chat, on_conns, line, &line->op, NULL) != TR_OK) {
-        line->op = NULL;
-        line_to_all(line);
-    }
+    assert(line->events != NULL && line->op == NULL && !line->waits);
+    line->waits = !book_ask(&line->r->book);
+    if (!line->waits)
+        line_ask(line);
 }
 
 static unsigned partition_of(const char *queue)
@@ -370,6 +412,8 @@ static void on_message(void *ctx, const struct queue_incoming *msg)
                         .delivery = msg->delivery,
                         .attempts = msg->attempts,
                         .created_ms = env.kind == ENVELOPE_REPLY ? env.created_ms : 0,
+                        .marked = env.kind != ENVELOPE_DELTA && env.kind != ENVELOPE_STATUS && env.reach == 0,
+                        .all = env.reach == REACH_ALL,
                         .body = e->body,
                         .len = msg->body.len};
     if (msg->delivery == NULL)

@@ -33,10 +33,12 @@ static struct metric yielded = METRIC(METRIC_COUNTER, "troupe_notify_yielded_tot
 /* First in every callback; true: it is over. */
 static bool over(struct share *s)
 {
+    const bool gone = s->gone;
+
     s->op = NULL;
-    if (s->gone)
+    if (gone)
         free(s);
-    return s->gone;
+    return gone;
 }
 
 /* The place of `id` in order; n: it is not there. */

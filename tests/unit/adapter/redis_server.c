@@ -150,7 +150,7 @@ void fake_start(struct loop *loop)
 
     memset(&fake, 0, sizeof fake);
     fake.answers_max = SIZE_MAX;
-    fake.after = (struct answer)RAW(":1\r\n");
+    fake.after = (struct answer)RAW("*2\r\n:1\r\n$2\r\n99\r\n");
     assert_int_equal(uv_ip4_addr("127.0.0.1", 0, &addr), 0);
     assert_int_equal(uv_tcp_init(loop_uv(loop), &fake.tcp), 0);
     assert_int_equal(uv_tcp_bind(&fake.tcp, (const struct sockaddr *)&addr, 0), 0);

@@ -45,7 +45,7 @@ extern struct fake_redis fake;
     }
 extern const struct answer silence;
 
-/* Listens at fake.port of 127.0.0.1, answering ":1" to everything; fails the test by itself. */
+/* Listens at fake.port of 127.0.0.1, answering as to a put to everything; fails the test by itself. */
 void fake_start(struct loop *loop);
 void fake_stop(void); /* run the loop once after it */
 

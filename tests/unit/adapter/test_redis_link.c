@@ -98,7 +98,7 @@ static void on_checked(void *ctx, enum tr_rc rc, const struct service_report *re
     assert_true((report != NULL) == (rc == TR_OK));
 }
 
-enum kind { WORKERS, REGISTER, REFRESH, REMOVE, NAMES, PUT, CONTEXT, CONTEXT_PUT, RATE, CHECK };
+enum kind { WORKERS, REGISTER, REFRESH, REMOVE, NAMES, PUT, RENEW, CONTEXT, CONTEXT_PUT, RATE, CHECK };
 
 static enum tr_rc begin(enum kind kind, struct got *g)
 {
@@ -120,6 +120,8 @@ static enum tr_rc begin(enum kind kind, struct got *g)
         return reg->ops->conns(reg, &chat, on_names, g, &g->w.op, &g->w.err);
     case PUT:
         return reg->ops->conn_put(reg, &chat, "gateway.1", 5000, wait_done, g, &g->w.op, &g->w.err);
+    case RENEW:
+        return reg->ops->conn_renew(reg, &chat, "gateway.1", 5000, wait_done, g, &g->w.op, &g->w.err);
     case CONTEXT:
         return reg->ops->context_get(reg, &chat, on_context, g, &g->w.op, &g->w.err);
     case CONTEXT_PUT:
@@ -181,7 +183,13 @@ static const struct row {
     {"register: text", REGISTER, RAW("$1\r\n3\r\n"), TR_INVALID, 0},
     {"refresh: gone", REFRESH, RAW(":0\r\n"), TR_NOT_FOUND, 0},
     {"refresh: nil", REFRESH, RAW("$-1\r\n"), TR_INVALID, 0},
-    {"put: too many", PUT, RAW(":0\r\n"), TR_BUSY, 0},
+    {"put", PUT, RAW("*2\r\n:2\r\n$4\r\n99.5\r\n"), TR_OK, 0},
+    {"put: number", PUT, RAW(":1\r\n"), TR_INVALID, 0},
+    {"put: no end", PUT, RAW("*1\r\n:1\r\n"), TR_INVALID, 0},
+    {"put: nil end", PUT, RAW("*2\r\n:1\r\n$-1\r\n"), TR_INVALID, 0},
+    {"put: 0", PUT, RAW("*2\r\n:0\r\n$4\r\n99.5\r\n"), TR_INVALID, 0},
+    {"renew", RENEW, RAW("*2\r\n:1\r\n$4\r\n99.5\r\n"), TR_OK, 0},
+    {"renew: it was gone", RENEW, RAW("*2\r\n:2\r\n$4\r\n99.5\r\n"), TR_NOT_FOUND, 0},
     {"names: none", NAMES, RAW("*0\r\n"), TR_OK, 0},
     {"names: two", NAMES, RAW("*2\r\n$1\r\na\r\n$1\r\nb\r\n"), TR_OK, 2},
     {"names: nil among them", NAMES, RAW("*2\r\n$1\r\na\r\n$-1\r\n"), TR_INVALID, 0},
@@ -424,6 +432,38 @@ static void tries_again_inside(void **state)
     }
 }
 
+static void on_gap(void *ctx)
+{
+    ++*(size_t *)ctx;
+}
+
+/* A new connection is a gap: once each, and not the first; whoever has gone is not told. */
+static void a_new_connection_is_a_gap(void **state)
+{
+    size_t gaps = 0, others = 0;
+    struct registry_gap gap = {.fn = on_gap, .ctx = &gaps}, other = {.fn = on_gap, .ctx = &others};
+    struct got g;
+
+    (void)state;
+    registry_gap_add(reg, &gap);
+    registry_gap_add(reg, &other);
+    fake.answer = fake.after;
+    assert_int_equal(call(PUT, &g), TR_OK);
+    assert_int_equal(gaps, 0);
+    for (size_t round = 1; round <= 3; round++) {
+        fake.asked = 0;
+        fake.answers_max = 1;
+        fake.answer = (struct answer)CUT("");
+        assert_int_equal(call(PUT, &g), TR_UNCERTAIN);
+        support_count(loop, &gaps, round);
+        assert_int_equal(call(PUT, &g), TR_OK);
+        assert_int_equal(gaps, round);
+        assert_int_equal(others, 1);
+        registry_gap_remove(reg, &other);
+    }
+    registry_gap_remove(reg, &gap);
+}
+
 static size_t checks_made;
 static void on_check_again(void *ctx, enum tr_rc rc, const struct service_report *report, const struct tr_err *err)
 {
@@ -505,6 +545,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(stops_answering, set_up, tear_down),
         cmocka_unit_test_setup_teardown(tries_again_inside, set_up, tear_down),
         cmocka_unit_test_setup_teardown(check_does_not_spin, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_new_connection_is_a_gap, set_up, tear_down),
         cmocka_unit_test_setup_teardown(waiting_is_bounded, set_up, tear_down),
         cmocka_unit_test_setup_teardown(urls, set_up, tear_down),
     };

@@ -28,7 +28,7 @@ static const struct history_ops *history_inner;
 static bool registry_down;
 static size_t refreshes_failed;
 static uint64_t put_delay_ms;
-static size_t puts_late, puts_waited; /* asked for and not answered yet; those that somebody waits for */
+static size_t puts_late, puts_waited; /* asked for and not answered yet; all */
 static size_t reads, reads_early;
 
 struct late {
@@ -64,8 +64,8 @@ static enum tr_rc spy_conn_put(struct registry *r, const struct uuid *chat, cons
 
     if (registry_down)
         return tr_fail(err, TR_TRANSIENT, "down");
-    puts_waited += done != desk_ignore;
-    if (put_delay_ms == 0 || done == desk_ignore) /* the half minute's round */
+    puts_waited++;
+    if (put_delay_ms == 0)
         return registry_inner->conn_put(r, chat, gateway, ttl_ms, done, ctx, ret_op, err);
     l = calloc(1, sizeof *l);
     assert_non_null(l);
@@ -73,6 +73,14 @@ static enum tr_rc spy_conn_put(struct registry *r, const struct uuid *chat, cons
     l->ctx = ctx;
     puts_late++;
     return registry_inner->conn_put(r, chat, gateway, ttl_ms, on_put, l, ret_op, err);
+}
+
+static enum tr_rc spy_conn_renew(struct registry *r, const struct uuid *chat, const char *gateway, uint64_t ttl_ms,
+                                 registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
+{
+    if (registry_down)
+        return tr_fail(err, TR_TRANSIENT, "down");
+    return registry_inner->conn_renew(r, chat, gateway, ttl_ms, done, ctx, ret_op, err);
 }
 
 static enum tr_rc spy_gateway_refresh(struct registry *r, const char *gateway, uint64_t ttl_ms, registry_done *done,
@@ -101,6 +109,7 @@ static void spy(void)
     registry_inner = fx.env.registry->ops;
     registry_ops = *registry_inner;
     registry_ops.conn_put = spy_conn_put;
+    registry_ops.conn_renew = spy_conn_renew;
     registry_ops.gateway_refresh = spy_gateway_refresh;
     fx.env.registry->ops = &registry_ops;
     history_inner = fx.env.history->ops;
@@ -230,7 +239,8 @@ static void reply(const struct uuid *turn, const char *text)
                            .change = 1000000};
     struct buf sealed = {0};
 
-    store_reply(turn, 0, text, FINISH_STOP);
+    if (!uuid_eq(turn, &turn_names[0])) /* the greeting has one */
+        store_reply(turn, 0, text, FINISH_STOP);
     assert_int_equal(seal_data(&fx.key, &bind, text, strlen(text), &sealed), TR_OK);
     env.predecessor = turn_names[0];
     env.sealed = (struct slice){sealed.data, sealed.len};
@@ -345,6 +355,117 @@ static void the_registry_was_away(void **state)
     both_hold_it();
 }
 
+static void record(const char *gateway, bool put)
+{
+    struct registry *r = fx.env.registry;
+    struct wait w = {.loop = fx.loop};
+
+    assert_int_equal(wait_end(&w, put ? r->ops->conn_put(r, &fx.chat, gateway, 60000, wait_done, &w, &w.op, &w.err)
+                                      : r->ops->conn_remove(r, &fx.chat, gateway, wait_done, &w, &w.op, &w.err)),
+                     TR_OK);
+}
+
+/*
+ * The registry came back with what it had a moment ago: the chat's record lacks one gateway, and all gateways' own records are
+ * there.  What is sent then goes to the other one alone, until the record is renewed: it was gone, so the chat is read.
+ */
+static void a_record_that_lacks_one(void **state)
+{
+    static struct view w, other;
+
+    (void)state;
+    open_both(&w, &other);
+    record(GATEWAY_TWO, false);
+    reply(&first_turn, "r");
+    told(&w, "reply2.0:r ");
+    expect_log(&other, "");
+    desk_conn_renew(second, desk_chat_find(second, &fx.chat)); /* its turn in the half minute has come */
+    told(&other, "reply2.0:r ");
+    assert_int_equal(holders(), 2);
+    reads = 0;
+    desk_conn_renew(second, desk_chat_find(second, &fx.chat)); /* it was there: nothing is read */
+    support_for(fx.loop, 50);
+    assert_int_equal(reads, 0);
+}
+
+/* The same at once where the registry's connection is a new one. */
+static void a_new_connection_to_the_registry(void **state)
+{
+    static struct view w, other;
+
+    (void)state;
+    open_both(&w, &other);
+    record(GATEWAY_TWO, false);
+    reply(&first_turn, "r");
+    told(&w, "reply2.0:r ");
+    registry_gap_tell(fx.env.registry);
+    told(&other, "reply2.0:r ");
+    both_hold_it();
+    expect_log(&w, "");
+}
+
+/* The record names a gateway that is dead, and it alone. */
+static void a_record_of_the_dead(void **state)
+{
+    static struct view w;
+    struct answer a;
+
+    (void)state;
+    open_at(desk, &w, NULL, &a);
+    a = send_text(&w, "one", "x");
+    expect_log(&w, "opened accepted2 ");
+    record("gateway.dead", true);
+    record(GATEWAY_ONE, false);
+    reply(&a.id, "r");
+    told(&w, "reply2.0:r ");
+}
+
+static size_t events_told;
+
+/* How many publishes to [notify] there were: a spy in front of the broker. */
+static const struct queue_ops *queue_inner;
+
+static enum tr_rc spy_publish(struct queue *q, const struct queue_message *msg, queue_done *done, void *ctx,
+                              struct tr_op **ret_op, struct tr_err *err)
+{
+    events_told += strcmp(msg->queue, topic_notify(&fx.chat)) == 0;
+    return queue_inner->publish(q, msg, done, ctx, ret_op, err);
+}
+
+/*
+ * The record names a living gateway that has not the chat open (any more), and it alone: that one does not swallow the event, but
+ * has it sent to all, once; and it is in the record no longer.
+ */
+static void a_record_of_another(void **state)
+{
+    static struct queue_ops ops;
+    static struct view w;
+    struct answer a;
+
+    (void)state;
+    open_at(desk, &w, NULL, &a);
+    a = send_text(&w, "one", "x");
+    expect_log(&w, "opened accepted2 ");
+    record(GATEWAY_TWO, true);
+    record(GATEWAY_ONE, false);
+    queue_inner = fx.env.queue->ops;
+    ops = *queue_inner;
+    ops.publish = spy_publish;
+    fx.env.queue->ops = &ops;
+    events_told = 0;
+    reply(&a.id, "r");
+    told(&w, "reply2.0:r ");
+    assert_int_equal(events_told, 2); /* the reply, and the same for all */
+    assert_int_equal(holders(), 0);
+    desk_viewer_release(desk, &w.v);
+    views_n = 0;
+    events_told = 0;
+    reply(&turn_names[0], "nobody has it open"); /* a closed chat has no record: all get it, and nobody sends it on */
+    support_for(fx.loop, 300);
+    assert_int_equal(events_told, 1);
+    fx.env.queue->ops = queue_inner;
+}
+
 /* A gateway dies with a reply under way: its client goes on at the other, with the turn it had last. */
 static void a_gateway_dies(void **state)
 {
@@ -385,6 +506,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(all_records, setup_two, teardown_two),
         cmocka_unit_test_setup_teardown(read_after_the_record, setup_two, teardown_two),
         cmocka_unit_test_setup_teardown(the_registry_was_away, setup_two, teardown_two),
+        cmocka_unit_test_setup_teardown(a_record_that_lacks_one, setup_two, teardown_two),
+        cmocka_unit_test_setup_teardown(a_new_connection_to_the_registry, setup_two, teardown_two),
+        cmocka_unit_test_setup_teardown(a_record_of_the_dead, setup_two, teardown_two),
+        cmocka_unit_test_setup_teardown(a_record_of_another, setup_two, teardown_two),
         cmocka_unit_test_setup_teardown(a_gateway_dies, setup_two, teardown_two),
     };
 

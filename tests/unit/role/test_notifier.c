@@ -173,28 +173,112 @@ static void test_order(void **state)
     end(&f, role);
 }
 
-static void on_names(void *ctx, enum tr_rc rc, const char *const *names, size_t n, const struct tr_err *err)
+/* A gateway that the chat's record names, and that is not among the living. */
+static void record_of(struct fixture *f, const char *name)
 {
-    struct wait *w = ctx;
+    struct registry *r = f->env.registry;
+    struct wait w = {.loop = f->loop};
 
-    (void)names;
-    wait_called(w, rc == TR_OK && n > 0 ? TR_OK : TR_NOT_FOUND, err);
+    assert_int_equal(wait_end(&w, r->ops->conn_put(r, &f->chat, name, 60000, wait_done, &w, &w.op, &w.err)), TR_OK);
 }
 
-static void test_gateway_gone(void **state)
+/* Its record is still there and its queue is gone, or neither is: the event goes to all living, as if there were no record. */
+static void test_gateways_gone(void **state)
 {
     struct fixture f;
     struct notifier *role = start(&f);
-    struct wait w = {0};
-    struct registry *r;
 
     (void)state;
     add_gateway(&f, "gateway.gone", true, false);
     notify(&f, ENVELOPE_REPLY, 0);
-    support_count(f.loop, &settle_acks, 1);
-    r = f.env.registry;
-    w.loop = f.loop;
-    assert_int_equal(wait_end(&w, r->ops->conns(r, &f.chat, on_names, &w, &w.op, &w.err)), TR_NOT_FOUND);
+    support_count(f.loop, &settle_acks, 1); /* nobody is there at all, and it is an old one */
+    add_gateway(&f, "gateway.a", false, true);
+    support_for(f.loop, 600); /* as long as the list of the living is used */
+    notify(&f, ENVELOPE_REPLY, 1);
+    notify(&f, ENVELOPE_DELTA, 2);
+    await_seen(&f, ENVELOPE_REPLY, NULL, 1);
+    await_seen(&f, ENVELOPE_DELTA, NULL, 1);
+    end(&f, role);
+}
+
+static void test_record_of_the_dead(void **state)
+{
+    struct fixture f;
+    struct notifier *role = start(&f);
+
+    (void)state;
+    add_gateway(&f, "gateway.a", false, true);
+    add_gateway(&f, "gateway.b", false, true);
+    declare(&f, "gateway.dead", QUEUE_TRANSIENT); /* the broker has not noticed yet */
+    watch(&f, "gateway.dead");
+    record_of(&f, "gateway.dead");
+    notify(&f, ENVELOPE_REPLY, 0);
+    notify(&f, ENVELOPE_CHANGED, 1);
+    await_seen(&f, ENVELOPE_REPLY, NULL, 3);
+    await_seen(&f, ENVELOPE_CHANGED, NULL, 3);
+    assert_int_equal(seen_at(&f, "gateway.a"), 2);
+    assert_int_equal(seen_at(&f, "gateway.b"), 2);
+    assert_int_equal(seen_at(&f, "gateway.dead"), 2); /* it may be younger than the list of the living */
+    for (size_t i = 0; i < f.seen_n; i++)
+        assert_int_equal(f.seen[i].env.reach, REACH_HOLDERS); /* it went to all: nobody is to pass it on */
+    end(&f, role);
+}
+
+/* Who gets an event by the record can tell; what comes back for all goes to all, once, whatever the record says. */
+static void test_reach(void **state)
+{
+    struct fixture f;
+    struct notifier *role = start(&f);
+    struct envelope env;
+
+    (void)state;
+    add_gateway(&f, "gateway.a", true, true);
+    add_gateway(&f, "gateway.b", false, true);
+    notify(&f, ENVELOPE_REPLY, 0);
+    notify(&f, ENVELOPE_DELTA, 1);
+    assert_int_equal(await_seen(&f, ENVELOPE_REPLY, NULL, 1)->env.reach, REACH_RECORDED);
+    assert_int_equal(await_seen(&f, ENVELOPE_DELTA, NULL, 1)->env.reach, REACH_HOLDERS);
+    env = event(&f, ENVELOPE_REPLY, 2);
+    env.reach = REACH_ALL;
+    publish(&f, topic_notify(&f.chat), &env, false);
+    await_seen(&f, ENVELOPE_REPLY, NULL, 3);
+    support_for(f.loop, 30);
+    assert_int_equal(seen_at(&f, "gateway.a"), 3);
+    assert_int_equal(seen_at(&f, "gateway.b"), 1);
+    assert_int_equal(find_seen(&f, ENVELOPE_REPLY, NULL, 1)->env.reach, REACH_ALL);
+    assert_int_equal(find_seen(&f, ENVELOPE_REPLY, NULL, 2)->env.reach, REACH_ALL);
+    end(&f, role);
+}
+
+/* More gateways than anybody would count on: each is told. */
+static void test_many_gateways(void **state)
+{
+    struct fixture f;
+    struct notifier *role = start(&f);
+    struct registry *r = f.env.registry;
+    char name[32];
+
+    (void)state;
+    for (int i = 0; i < 100; i++) {
+        struct wait w = {.loop = f.loop};
+
+        snprintf(name, sizeof name, "gateway.g%d", i);
+        if (i < 99) {
+            assert_int_equal(wait_end(&w, r->ops->gateway_refresh(r, name, 60000, wait_done, &w, &w.op, &w.err)),
+                             TR_NOT_FOUND);
+        } else {
+            add_gateway(&f, name, false, true);
+        }
+    }
+    notify(&f, ENVELOPE_REPLY, 0);
+    await_seen(&f, ENVELOPE_REPLY, NULL, 1);
+    for (int i = 0; i < 99; i++) {
+        snprintf(name, sizeof name, "gateway.g%d", i);
+        record_of(&f, name);
+    }
+    record_of(&f, "gateway.g99");
+    notify(&f, ENVELOPE_REPLY, 1);
+    await_seen(&f, ENVELOPE_REPLY, NULL, 2);
     end(&f, role);
 }
 
@@ -457,9 +541,12 @@ static void test_share(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_holders),     cmocka_unit_test(test_no_record),    cmocka_unit_test(test_nobody),
-        cmocka_unit_test(test_order),       cmocka_unit_test(test_gateway_gone), cmocka_unit_test(test_registry_down),
-        cmocka_unit_test(test_undecodable), cmocka_unit_test(test_drain),        cmocka_unit_test(test_two_notifiers),
+        cmocka_unit_test(test_holders),       cmocka_unit_test(test_no_record),
+        cmocka_unit_test(test_nobody),        cmocka_unit_test(test_order),
+        cmocka_unit_test(test_gateways_gone), cmocka_unit_test(test_record_of_the_dead),
+        cmocka_unit_test(test_reach),         cmocka_unit_test(test_many_gateways),
+        cmocka_unit_test(test_registry_down), cmocka_unit_test(test_undecodable),
+        cmocka_unit_test(test_drain),         cmocka_unit_test(test_two_notifiers),
         cmocka_unit_test(test_share),
     };
 
