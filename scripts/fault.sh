@@ -29,6 +29,7 @@ with_servers() { # build what the real servers need, once
     export TROUPE_TEST_BINARY=$top/build-servers/src/troupe
 }
 run() { "$python" "$@" "${options[@]}" || failed=1; }
+run_three() { tests/servers/own_net.sh "$python" tests/fault/cluster_run.py --three "$1" --faults 12 --turns 2000 --chats 60 "${options[@]}" || failed=1; }
 for part in "${parts[@]}"; do
     say "$part"
     case $part in
@@ -36,8 +37,8 @@ for part in "${parts[@]}"; do
     cluster) with_servers; run tests/fault/cluster_run.py ;;
     three)
         with_servers
-        run tests/fault/cluster_run.py --three cassandra --faults 10 --turns 2000 --chats 60
-        run tests/fault/cluster_run.py --three rabbitmq --faults 10 --turns 2000 --chats 60
+        run_three cassandra
+        run_three rabbitmq
         ;;
     canary) with_servers; "$python" tests/fault/canary_servers.py || failed=1 ;;
     *) die "unknown part $part: kill, cluster, three, canary" ;;

@@ -90,6 +90,7 @@ for stage in "${stages[@]}"; do
         done
         ;;
     fault)
+        tally "the checker of the fault runs" "$python" tests/fault/test_ledger.py
         TROUPE_TEST_BINARY=$release tally "SIGKILL at random moments" "$python" tests/fault/kill.py
         TROUPE_TEST_BINARY=$top/build-asan/src/troupe tally "SIGKILL at named points" "$python" tests/fault/points.py
         ;;
@@ -118,7 +119,7 @@ for stage in "${stages[@]}"; do
         tally "a lost leader (gcc, ASan+UBSan)" "$python" tests/lib/servers.py rabbitmq=3 -- env TROUPE_TEST_ONLY='*lead*' bash -c \
             'TROUPE_TEST_AMQP3=$TROUPE_TEST_AMQP TROUPE_TEST_AMQP3_DIR=$TROUPE_TEST_AMQP_DIR exec meson test -C build-asan --no-rebuild --print-errorlogs contract-broker'
         for s in cassandra rabbitmq; do
-            TROUPE_TEST_BINARY=$release tally "three nodes of $s" "$python" tests/fault/cluster_run.py --quick --three $s
+            TROUPE_TEST_BINARY=$release tally "three nodes of $s" tests/servers/own_net.sh "$python" tests/fault/cluster_run.py --quick --three $s
         done
         ;;
     conformance) tally "WebSocket conformance" scripts/conformance.sh ;;

@@ -20,7 +20,7 @@ async def point(name, times, seed):
     rng = random.Random(seed)
     server = Server("stub:?delay_ms=5&gap_ms=2", TROUPE_LOG_LEVEL="info", TROUPE_WORKER_TTL_MS=2000).start()
     goal = asyncio.Event()
-    chatters = [Chatter(server, random.Random(rng.random()), n, 0.02) for n in range(8)]
+    chatters = [Chatter(server, random.Random(rng.random()), n, 0.02, devices=1 + n % 2, rate=0.05) for n in range(8)]
     loop = asyncio.get_running_loop()
     died = 0
     try:

@@ -1,6 +1,8 @@
-"""cluster.py: our roles as processes, any number of each, on real servers; whoever ends is started again, as a supervisor does."""
+"""cluster.py: our roles as processes, any number of each, on real servers; whoever ends is started again, as a supervisor does.
+linked: each process reaches each server through a proxy of its own, so that one link can be cut (proxy.py)."""
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -8,7 +10,11 @@ import tempfile
 import threading
 import time
 
+from proxy import Proxies
 from troupe import BINARY, Server, free_port
+
+SERVERS = {"TROUPE_BROKER": "rabbitmq", "TROUPE_REGISTRY": "redis", "TROUPE_CATALOGUE": "postgres", "TROUPE_HISTORY": "cassandra",
+           "S3_ENDPOINT_URL": "s3"}
 
 
 class Process:
@@ -21,10 +27,13 @@ class Process:
         self.port = free_port() if role == "gateway" else None
         self.proc, self.ready, self.starts, self.stopping = None, threading.Event(), 0, False
         self.thread = None
+        self.links = {}  # server -> names of its links
+        self.urls = {}   # configuration through them
 
     def spawn(self):
         env = {k: v for k, v in os.environ.items() if not k.startswith("TROUPE_")}
         env.update(self.cluster.env)
+        env.update(self.urls)
         if self.port:
             env["TROUPE_LISTEN"] = "127.0.0.1:%d" % self.port
         self.ready.clear()
@@ -32,6 +41,17 @@ class Process:
             self.proc = subprocess.Popen([BINARY, self.role, *self.args], cwd=self.cluster.folder, env=env,
                                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
         self.starts += 1
+
+    def link(self, proxies):
+        for key, server in SERVERS.items():
+            url = self.cluster.env.get(key, "")
+
+            def through(at):
+                name = "%s/%s.%d" % (self.name, server, len(self.links.setdefault(server, [])))
+                self.links[server].append(name)
+                return "127.0.0.1:%d" % proxies.open(name, at[1], at[2])
+
+            self.urls[key] = re.sub(r"([\w.]+):(\d+)(?=[,/]|$)", through, url)
 
     def supervise(self):
         while not self.stopping:
@@ -89,8 +109,9 @@ class Gateways:
 
 
 class Cluster:
-    def __init__(self, servers, engine="stub:", inference=3, gateway=2, preprocess=2, notifier=2, dedicated=(), **env):
+    def __init__(self, servers, engine="stub:", inference=3, gateway=2, preprocess=2, notifier=2, dedicated=(), linked=False, **env):
         self.folder = tempfile.mkdtemp(prefix="troupe-cluster-")
+        self.proxies = Proxies() if linked else None
         self.servers = servers
         self.env = {"TROUPE_ENGINE": engine, "TROUPE_RATE_USER": "0", "TROUPE_RATE_ADDRESS": "0", "TROUPE_LOG_LEVEL": "info",
                     "TROUPE_DRAIN_SECONDS": "5", "TROUPE_WORKER_TTL_MS": "2000", **servers.stores()}
@@ -115,6 +136,8 @@ class Cluster:
         got = self.command("init")
         assert got.returncode == 0, got.stderr
         for p in self.processes:
+            if self.proxies:
+                p.link(self.proxies)
             p.start()
         for p in self.processes:
             assert p.ready.wait(timeout), "%s did not start: %s" % (p.name, p.tail())
@@ -126,6 +149,8 @@ class Cluster:
             t.start()
         for t in threads:
             t.join()
+        if self.proxies:
+            self.proxies.stop()
         if os.environ.get("TROUPE_TEST_KEEP"):
             print("kept", self.folder)
         else:

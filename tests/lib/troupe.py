@@ -138,7 +138,7 @@ class Client:
     def __init__(self, server, token=None, on_event=None):
         self.server, self.on_event = server, on_event
         self.token = token or server.session()["token"]
-        self.events, self.waiting, self.n = [], {}, 0
+        self.events, self.waiting, self.thens, self.n = [], {}, {}, 0
         self.ws = self.reader = None
         self.news = asyncio.Event()
         self.closed = None
@@ -168,6 +168,9 @@ class Client:
 
     def take(self, frame):
         f = self.waiting.pop(frame.get("ref"), None)
+        then = self.thens.pop(frame.get("ref"), None)
+        if then is not None:
+            then(frame)
         if f is not None:
             if not f.done():
                 f.set_result(frame)
@@ -179,11 +182,14 @@ class Client:
                 self.on_event(frame)
         self.news.set()
 
-    async def ask(self, type_, timeout=20, **fields):
+    async def ask(self, type_, timeout=20, then=None, **fields):
+        """then(frame): is called with the answer before the frame behind it is taken, also where nobody waits any more."""
         self.n += 1
         ref = "r%d" % self.n
         f = asyncio.get_running_loop().create_future()
         self.waiting[ref] = f
+        if then is not None:
+            self.thens[ref] = then
         f.add_done_callback(lambda f: f.cancelled() or f.exception())  # it may be that nobody waits any more
         await self.ws.send(json.dumps({"type": type_, "ref": ref, **fields}))
         frame = await asyncio.wait_for(f, timeout)

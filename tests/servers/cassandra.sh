@@ -149,7 +149,7 @@ start_it() {
         running "$dir/$n.pid" && continue
         [ -s "$dir/n$n/conf/java.args" ] || write_node "$dir" "$n"
         # no parent's locks and pipes: a server must not hold them
-        setsid "$java" "@$dir/n$n/conf/java.args" -cp "$dir/n$n/conf:$lib/lib/*" org.apache.cassandra.service.CassandraDaemon \
+        setsid "$0" as "$n" "$java" "@$dir/n$n/conf/java.args" -cp "$dir/n$n/conf:$lib/lib/*" org.apache.cassandra.service.CassandraDaemon \
             </dev/null >>"$dir/n$n/out.log" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
         echo $! >"$dir/$n.pid"
         started+=("$n")
@@ -172,4 +172,13 @@ ENV
     mv "$1/env.new" "$1/env"
 }
 
-dispatch "$@"
+case $1 in
+as) as_node "${@:2}" ;;
+cut) # DIR NODE
+    # shellcheck source=/dev/null
+    . "$2/cluster"
+    cut_ports "$3" "$storage" "$storage" "127.0.0.$3"
+    ;;
+mend) mend_ports ;;
+*) dispatch "$@" ;;
+esac

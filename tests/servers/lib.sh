@@ -7,6 +7,8 @@
 #   NAME.sh stop DIR [NODE]        SIGTERM, and wait (all nodes without NODE; nodes count from 1)
 #   NAME.sh kill DIR [NODE]        SIGKILL, and wait
 #   NAME.sh pause|resume DIR [NODE]  SIGSTOP, SIGCONT
+#   NAME.sh cut|mend DIR NODE      (rabbitmq, cassandra) the node and the others hear nothing of each other; clients hear all of them.
+#                                  As root, in a network namespace of its own (own_net.sh): elsewhere the rules would be the machine's.
 #
 # A node's pid stands in DIR/NODE.pid; signals go to that pid alone.
 set -euo pipefail
@@ -31,6 +33,21 @@ while len(found) < int(sys.argv[1]):
 print(" ".join(found))
 PY
 }
+
+# as_node N COMMAND...: with a group of the node's own, by which the firewall knows what it sends.
+as_node() {
+    local n=$1
+    shift
+    if [ "$(id -u)" -eq 0 ]; then exec setpriv --regid=$((61000 + n)) --keep-groups "$@"; else exec "$@"; fi
+}
+# cut_ports N PORT OTHERS: nothing goes from node N to the ports of the others (comma between them), nor from or to its own.
+cut_ports() {
+    [ -n "${TROUPE_TEST_OWN_NET:-}" ] || fail "a cut between nodes wants own_net.sh"
+    iptables -A OUTPUT -p tcp -m owner --gid-owner $((61000 + $1)) -m multiport --dports "$3" -j DROP
+    iptables -A OUTPUT -p tcp ${4:+-d "$4"} --dport "$2" -j DROP
+    iptables -A OUTPUT -p tcp ${4:+-s "$4"} --sport "$2" -j DROP
+}
+mend_ports() { iptables -F OUTPUT; }
 
 running() {
     local pid

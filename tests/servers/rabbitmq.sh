@@ -49,7 +49,7 @@ start_node() { # DIR NODE
     (
         node_env "$1" "$2"
         rm -f "$1/$2.pid"
-        setsid $bin/rabbitmq-server >"$1/n$2/out" 2>&1 </dev/null &
+        setsid "$0" as "$2" $bin/rabbitmq-server >"$1/n$2/out" 2>&1 </dev/null &
     )
 }
 await_node() { # DIR NODE
@@ -104,6 +104,13 @@ ctl) # DIR NODE ARGS…: rabbitmqctl
     node_env "$(cd "$2" && pwd)" "$3"
     exec $bin/rabbitmqctl -q "${@:4}"
     ;;
+as) as_node "${@:2}" ;;
+cut) # DIR NODE
+    read -ra ports <"$2/ports"
+    others=$(for n in $(seq "$(cat "$2/nodes")"); do [ "$n" -eq "$3" ] || echo "${ports[2 * n]}"; done | paste -sd ,)
+    cut_ports "$3" "${ports[2 * $3]}" "$others"
+    ;;
+mend) mend_ports ;;
 *)
     dispatch "$@"
     case $1 in stop | kill) if [ $# -lt 3 ] && [ -f "$2/ports" ]; then end_epmd "$2"; fi ;; esac
