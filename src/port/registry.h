@@ -22,7 +22,13 @@ struct registry_worker {
     char queue[128];
     char engine[64], model[96], device[96];
     uint32_t slots, context_tokens, weight, load;
-    uint64_t age_ms; /* in a list: how long ago it was registered; a refresh does not make it younger */
+    bool draining; /* it takes nothing new and finishes what it holds; its number stays its own until its record goes */
+    /*
+     * In a list: how long it has been there.  Given with a registration or a refresh: how long its queue has been served, so
+     * that a record which was lost comes back as old as it was; a record never gets younger, and a number that was not
+     * wished begins at 0.
+     */
+    uint64_t age_ms;
 };
 
 struct registry_context {

@@ -405,6 +405,76 @@ static void worker_wishes(void **state)
         assert_true(g.worker[i].age_ms >= 55 && g.worker[i].age_ms < 5000);
 }
 
+static const struct registry_worker *named(const struct got *g, const char *id)
+{
+    for (size_t i = 0; i < g->n && i < 8; i++)
+        if (strcmp(g->worker[i].id, id) == 0)
+            return &g->worker[i];
+    fail_msg("%s is not in the list", id);
+    return NULL;
+}
+
+#define HOUR_MS 3600000
+
+static void age_is(const struct got *g, const char *id, uint64_t at_least, uint64_t at_most)
+{
+    assert_in_range(named(g, id)->age_ms, at_least, at_most + 60000);
+}
+
+/* A record that was lost comes back as old as its worker says; none gets younger; another's number makes nobody old. */
+static void worker_ages(void **state)
+{
+    struct registry_worker a = worker("any", "a"), b = worker("any", "b"), c = worker("any", "c");
+    struct got g = GOT;
+
+    (void)state;
+    a.number = 2;
+    a.age_ms = HOUR_MS;
+    assert_int_equal(worker_in(&a, 60000), 2);
+    assert_int_equal(worker_in(&b, 60000), 1);
+    c.number = 2;
+    c.age_ms = HOUR_MS;
+    assert_int_equal(worker_in(&c, 60000), 3); /* not the queue that it served */
+    workers_of("any", &g);
+    age_is(&g, "a", HOUR_MS, HOUR_MS);
+    age_is(&g, "b", 0, 0);
+    age_is(&g, "c", 0, 0);
+
+    a.age_ms = 0;
+    assert_int_equal(worker_in(&a, 60000), 2); /* again: its answer was lost */
+    assert_int_equal(refresh(&a, 60000), TR_OK);
+    b.age_ms = 2 * HOUR_MS; /* a server whose clock was set back forgot its age */
+    assert_int_equal(refresh(&b, 60000), TR_OK);
+    workers_of("any", &g);
+    age_is(&g, "a", HOUR_MS, HOUR_MS);
+    age_is(&g, "b", 2 * HOUR_MS, 2 * HOUR_MS);
+}
+
+/* One that leaves says so, is still there, and its number is its own. */
+static void worker_leaves(void **state)
+{
+    struct registry_worker a = worker("any", "a"), b = worker("any", "b"), c = worker("any", "c");
+    struct got g = GOT;
+
+    (void)state;
+    assert_int_equal(worker_in(&a, 60000), 1);
+    assert_int_equal(worker_in(&b, 60000), 2);
+    workers_of("any", &g);
+    assert_false(named(&g, "a")->draining);
+    a.draining = true;
+    assert_int_equal(refresh(&a, 60000), TR_OK);
+    assert_int_equal(workers_of("any", &g), 2);
+    assert_true(named(&g, "a")->draining);
+    assert_false(named(&g, "b")->draining);
+    assert_int_equal(worker_in(&c, 60000), 3);
+    g = (struct got)GOT;
+    assert_int_equal(CALL(g, worker_remove, &a, wait_done), TR_OK);
+    a.number = 0;
+    assert_int_equal(worker_in(&a, 60000), 1); /* lost, and put again while it leaves */
+    workers_of("any", &g);
+    assert_true(named(&g, "a")->draining);
+}
+
 /* Two that wish the same at once: one has it, the other the lowest free one; none has two. */
 static void worker_wishes_meet(void **state)
 {
@@ -627,6 +697,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(worker_wishes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(worker_wishes_meet, set_up, tear_down),
         cmocka_unit_test_setup_teardown(worker_ttl, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(worker_ages, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(worker_leaves, set_up, tear_down),
         cmocka_unit_test_setup_teardown(gateway_life, set_up, tear_down),
         cmocka_unit_test_setup_teardown(connections, set_up, tear_down),
         cmocka_unit_test_setup_teardown(context, set_up, tear_down),

@@ -229,6 +229,29 @@ async def a_dead_worker_is_drained():
             await a.close()
 
 
+async def a_leaving_worker_gets_nothing_new():
+    """SIGTERM of a worker that writes: it finishes, and what is sent from then on does not wait for it."""
+    writes = 4.0
+    with cluster("stub:?delay_ms=%d" % (writes * 1000), inference=2, TROUPE_LOAD_BOUND_PERCENT=0) as c:
+        victim = c.of("inference")[0]
+        a = await Client(c.gateways()).connect()
+        old = [(await a.open("mira"))["chat"] for _ in range(8)]
+        new = [(await a.open("mira"))["chat"] for _ in range(8)]
+        before = [await a.say(chat, "written while it leaves") for chat in old]
+        await asyncio.sleep(1)
+        stopped = asyncio.get_running_loop().run_in_executor(None, victim.stop)
+        await asyncio.sleep(0.1)
+        start = time.monotonic()
+        after = [await a.say(chat, "sent while it leaves") for chat in new]
+        for turn in before + after:
+            assert (await a.reply(turn, timeout=60))["finish"] == "stop"
+        took = time.monotonic() - start
+        print("   all answered %.2f s after they were sent (a generation %.2f)" % (took, writes))
+        assert took < writes + 3, took
+        await stopped
+        await a.close()
+
+
 async def worker_in_trouble_leaves():
     with cluster("stub:?fail_word=breaks", inference=2, TROUPE_WORKER_ERRORS_MAX=3) as c:
         async with Client(c.gateways()) as a:
@@ -244,6 +267,6 @@ async def worker_in_trouble_leaves():
 with servers:
     try:
         run([init_twice_and_doctor, doctor_names_what_is_wrong, events_on_all_gateways, media_on_all_gateways, dedicated_workers_and_the_pool,
-             a_dead_worker_is_drained, worker_in_trouble_leaves])
+             a_dead_worker_is_drained, a_leaving_worker_gets_nothing_new, worker_in_trouble_leaves])
     finally:
         shutil.rmtree(os.path.join(HERE, "..", "..", ".deps", "real-data"), ignore_errors=True)

@@ -42,7 +42,7 @@ struct mr_worker {
     struct registry_worker w;
     uint64_t expires_ms;
     struct mr_worker *next;
-    uint64_t since_ms;
+    int64_t since_ms; /* may lie before the loop's clock began */
 };
 
 /* A gateway's name, kept once: connections point here. */

@@ -57,6 +57,15 @@ static bool number_taken(const struct memory_registry *r, const char *character,
     return false;
 }
 
+/* As old as its owner says, if that is older than what is known. */
+static void worker_grow(const struct memory_registry *r, struct mr_worker *mine, uint64_t age_ms)
+{
+    const int64_t since_ms = (int64_t)now_ms(r) - (int64_t)age_ms;
+
+    if (since_ms < mine->since_ms)
+        mine->since_ms = since_ms;
+}
+
 enum tr_rc mr_worker_register(struct memory_registry *r, const struct registry_worker *w, uint64_t ttl_ms,
                               uint32_t *ret_number, struct tr_err *err)
 {
@@ -80,7 +89,9 @@ enum tr_rc mr_worker_register(struct memory_registry *r, const struct registry_w
         else
             while (number_taken(r, w->character, number))
                 number++;
-        mine->since_ms = now_ms(r);
+        mine->since_ms = (int64_t)now_ms(r);
+        if (number == w->number)
+            worker_grow(r, mine, w->age_ms);
         mine->next = r->workers;
         r->workers = mine;
         r->workers_n++;
@@ -103,6 +114,7 @@ enum tr_rc mr_worker_refresh(struct memory_registry *r, const struct registry_wo
     memcpy(queue, mine->w.queue, sizeof queue);
     mine->w = *w;
     memcpy(mine->w.queue, queue, sizeof queue);
+    worker_grow(r, mine, w->age_ms);
     mine->expires_ms = now_ms(r) + ttl_ms;
     return TR_OK;
 }
@@ -134,7 +146,7 @@ enum tr_rc mr_workers_list(struct memory_registry *r, const char *character, str
     n = 0;
     for (const struct mr_worker *at = r->workers; at != NULL; at = at->next)
         if (strcmp(at->w.character, character) == 0)
-            list[n] = at->w, list[n++].age_ms = now_ms(r) - at->since_ms;
+            list[n] = at->w, list[n++].age_ms = (uint64_t)((int64_t)now_ms(r) - at->since_ms);
     *ret_list = list;
     *ret_n = n;
     return TR_OK;

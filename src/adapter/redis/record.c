@@ -22,6 +22,8 @@ void rr_record_print(const struct registry_worker *w, struct buf *out)
     line(out, "device", w->device);
     buf_printf(out, "slots=%u\ncontext_tokens=%u\nweight=%u\nload=%u\n", (unsigned)w->slots,
                (unsigned)w->context_tokens, (unsigned)w->weight, (unsigned)w->load);
+    if (w->draining)
+        buf_add_str(out, "draining=1\n"); /* an older version skips it */
 }
 
 static bool take_text(char *to, size_t size, const char *value, size_t len)
@@ -50,7 +52,8 @@ bool rr_number(const char *value, size_t len, uint32_t *ret_number)
     return true;
 }
 
-static bool take(struct registry_worker *w, const char *key, size_t key_len, const char *value, size_t len)
+static bool take(struct registry_worker *w, uint32_t *draining, const char *key, size_t key_len, const char *value,
+                 size_t len)
 {
     const struct {
         const char *key;
@@ -66,6 +69,7 @@ static bool take(struct registry_worker *w, const char *key, size_t key_len, con
         {"context_tokens", NULL, 0, &w->context_tokens},
         {"weight", NULL, 0, &w->weight},
         {"load", NULL, 0, &w->load},
+        {"draining", NULL, 0, draining},
     };
 
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
@@ -78,6 +82,7 @@ static bool take(struct registry_worker *w, const char *key, size_t key_len, con
 enum tr_rc rr_record_parse(const char *text, size_t len, struct registry_worker *ret_worker)
 {
     struct registry_worker w = {0};
+    uint32_t draining = 0;
     const char *const end = text + len;
 
     while (text < end) {
@@ -85,12 +90,13 @@ enum tr_rc rr_record_parse(const char *text, size_t len, struct registry_worker 
         const char *const line_end = stop != NULL ? stop : end;
         const char *const eq = memchr(text, '=', (size_t)(line_end - text));
 
-        if (eq == NULL || !take(&w, text, (size_t)(eq - text), eq + 1, (size_t)(line_end - eq - 1)))
+        if (eq == NULL || !take(&w, &draining, text, (size_t)(eq - text), eq + 1, (size_t)(line_end - eq - 1)))
             return TR_INVALID;
         text = line_end + 1;
     }
     if (w.id[0] == '\0' || w.weight == 0)
         return TR_INVALID;
+    w.draining = draining != 0;
     *ret_worker = w;
     return TR_OK;
 }

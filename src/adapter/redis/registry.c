@@ -68,7 +68,7 @@ static enum tr_rc worker_register(struct registry *reg, const struct registry_wo
                                   registry_worker_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
     struct redis_registry *const r = self(reg);
-    char set[RR_KEY_MAX], prefix[RR_KEY_MAX], wish[24], ttl[24];
+    char set[RR_KEY_MAX], prefix[RR_KEY_MAX], wish[24], ttl[24], age[24];
     struct buf record = {0};
     struct rr_op *op = NULL;
     enum tr_rc rc = rr_op_new(r, RR_WORKER_REGISTER, true, rr_read_register, call_worker, ctx, &op, err);
@@ -84,9 +84,10 @@ static enum tr_rc worker_register(struct registry *reg, const struct registry_wo
                                      text(w->id),
                                      text(number_text(w->number, wish)),
                                      text(number_text(ttl_ms, ttl)),
-                                     {record.data, record.len}};
+                                     {record.data, record.len},
+                                     text(number_text(w->age_ms, age))};
 
-        rc = rr_start(op, args, 7, ret_op, err);
+        rc = rr_start(op, args, 8, ret_op, err);
     }
     buf_release(&record);
     return rc;
@@ -96,7 +97,7 @@ static enum tr_rc worker_refresh(struct registry *reg, const struct registry_wor
                                  registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
     struct redis_registry *const r = self(reg);
-    char set[RR_KEY_MAX], key[RR_KEY_MAX], number[24], ttl[24];
+    char set[RR_KEY_MAX], key[RR_KEY_MAX], number[24], ttl[24], age[24];
     struct buf record = {0};
     struct rr_op *op = NULL;
     enum tr_rc rc = rr_op_new(r, RR_WORKER_REFRESH, true, rr_read_refresh, call_plain, ctx, &op, err);
@@ -115,9 +116,10 @@ static enum tr_rc worker_refresh(struct registry *reg, const struct registry_wor
                                      text(w->id),
                                      text(number_text(ttl_ms, ttl)),
                                      {record.data, record.len},
-                                     text(number)};
+                                     text(number),
+                                     text(number_text(w->age_ms, age))};
 
-        rc = rr_start(op, args, 7, ret_op, err);
+        rc = rr_start(op, args, 8, ret_op, err);
     }
     buf_release(&record);
     return rc;

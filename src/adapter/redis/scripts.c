@@ -14,29 +14,34 @@
 #include "adapter/redis/impl.h"
 
 #define NOW_MS "local t=redis.call('TIME') local now=t[1]*1000+math.floor(t[2]/1000) "
+#define SINCE "local function sinceof(rec,now) return math.min(tonumber(string.match(rec,'^%d+')) or now,now) end "
 #define RECORD_ID "local function idof(rec) return string.match(rec,'\\nid=([^\\n]*)') end "
 
 const char *const rr_scripts[RR_SCRIPTS] = {
-    /* KEYS set; ARGV record's prefix, id, wish, ttl, record -> number */
+    /* KEYS set; ARGV record's prefix, id, wish, ttl, record, age -> number */
     [RR_WORKER_REGISTER] =
-        (NOW_MS RECORD_ID "local n=0 "
-                          "for _,m in ipairs(redis.call('SMEMBERS',KEYS[1])) do "
-                          "  local rec=redis.pcall('GET',ARGV[1]..m) "
-                          "  if type(rec)=='string' and idof(rec)==ARGV[2] then n=tonumber(m) or 0 end "
-                          "end "
-                          "local wish=tonumber(ARGV[3]) "
-                          "if n==0 and wish>0 and redis.call('EXISTS',ARGV[1]..wish)==0 then n=wish end "
-                          "if n==0 then n=1 while redis.call('EXISTS',ARGV[1]..n)==1 do n=n+1 end end "
-                          "redis.call('SET',ARGV[1]..n,string.format('%.0f',now)..'\\n'..ARGV[5],'PX',ARGV[4]) "
-                          "redis.call('SADD',KEYS[1],n) "
-                          "return n"),
-    /* KEYS record, set; ARGV id, ttl, record, number -> 1, or 0: gone or another's */
+        (NOW_MS RECORD_ID SINCE "local n=0 local since=now "
+                                "for _,m in ipairs(redis.call('SMEMBERS',KEYS[1])) do "
+                                "  local rec=redis.pcall('GET',ARGV[1]..m) "
+                                "  if type(rec)=='string' and idof(rec)==ARGV[2] then "
+                                "    n=tonumber(m) or 0 since=sinceof(rec,now) "
+                                "  end "
+                                "end "
+                                "local wish=tonumber(ARGV[3]) "
+                                "if n==0 and wish>0 and redis.call('EXISTS',ARGV[1]..wish)==0 then n=wish end "
+                                "if n==0 then n=1 while redis.call('EXISTS',ARGV[1]..n)==1 do n=n+1 end end "
+                                "if n==wish then since=math.min(since,now-ARGV[6]) end "
+                                "redis.call('SET',ARGV[1]..n,string.format('%.0f',since)..'\\n'..ARGV[5],'PX',ARGV[4]) "
+                                "redis.call('SADD',KEYS[1],n) "
+                                "return n"),
+    /* KEYS record, set; ARGV id, ttl, record, number, age -> 1, or 0: gone or another's */
     [RR_WORKER_REFRESH] =
-        (RECORD_ID "local rec=redis.call('GET',KEYS[1]) "
-                   "if not rec or idof(rec)~=ARGV[1] then return 0 end "
-                   "redis.call('SET',KEYS[1],(string.match(rec,'^%d+') or '0')..'\\n'..ARGV[3],'PX',ARGV[2]) "
-                   "redis.call('SADD',KEYS[2],ARGV[4]) "
-                   "return 1"),
+        (NOW_MS RECORD_ID SINCE "local rec=redis.call('GET',KEYS[1]) "
+                                "if not rec or idof(rec)~=ARGV[1] then return 0 end "
+                                "local since=math.min(sinceof(rec,now),now-ARGV[5]) "
+                                "redis.call('SET',KEYS[1],string.format('%.0f',since)..'\\n'..ARGV[3],'PX',ARGV[2]) "
+                                "redis.call('SADD',KEYS[2],ARGV[4]) "
+                                "return 1"),
     /* KEYS record, set; ARGV id, number */
     [RR_WORKER_REMOVE] =
         (RECORD_ID

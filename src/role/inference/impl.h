@@ -183,7 +183,8 @@ enum tr_rc worker_start(struct inference *r, queue_on_message *on_control, infer
                         struct tr_err *err) TR_MUST_CHECK;
 /* May a message that has come be taken?  No: its time is over (it is fenced by this call, if it was not). */
 bool worker_may_take(struct worker *w);
-void worker_leave(struct worker *w); /* draining: removes the record, then inference_left() */
+void worker_drain(struct worker *w); /* its record says so from now on */
+void worker_leave(struct worker *w); /* drained: removes the record, then inference_left() */
 void worker_free(struct worker *w);  /* NULL is fine */
 
 /* inference.c */

@@ -257,6 +257,8 @@ void inference_drain(struct inference *r, void (*drained)(void *ctx), void *ctx)
     r->drain_until_ms = loop_now_ms(r->env.loop) + r->drain_ms;
     r->drained = drained;
     r->drained_ctx = ctx;
+    if (r->worker != NULL)
+        worker_drain(r->worker);
     stop_consuming(r, false); /* a stop may still come */
     inference_hand_back(r, false);
     r->tick_due_ms = 0;

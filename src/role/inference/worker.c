@@ -8,10 +8,13 @@
  *   SERVING     -> SERVING      on_rejoined      the record was lost (FLUSHALL) while its time ran: the same number again
  *   SERVING     -> FENCED       fence            the record was not renewed before its time ended, or is gone
  *   FENCED      -> REGISTERING  on_beat          until it works
- *   any         -> LEAVING      worker_leave     the record is removed
+ *   any         -> LEAVING      worker_leave     the record is removed, once what is under way has ended
  *
  * A worker without a valid record must not consume: another may have taken its number and queue (contract 3.5).  What
  * it generates is finished: the first write wins.
+ *
+ * While a worker drains it stays in SERVING, and its record says `draining`: nobody sends it anything, its queue is drained,
+ * and its number is nobody else's until it has left.
  */
 #include "role/inference/impl.h"
 
@@ -22,6 +25,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* A queue that nobody has served for so long may have been removed (role/preprocess/drainer.c), and would be a new one. */
+#define FORGOTTEN_MS 30000
+
 enum stage { CONTROL, REGISTERING, NAMING, DECLARING, SERVING, FENCED, LEAVING };
 
 struct worker {
@@ -31,7 +37,10 @@ struct worker {
     struct registry_worker record;
     struct loop_timer *beat;
     uint64_t asked_ms, valid_until_ms;
-    bool refreshed; /* the last renewal succeeded */
+    uint64_t since_ms; /* its queue has been served since then; 0: never */
+    bool refreshed;    /* the last renewal succeeded */
+    bool registering;  /* the operation under way may end with a number */
+    bool again;        /* the record is to be renewed as soon as the operation under way has ended */
     queue_on_message *on_control;
     inference_started *started; /* NULL once called */
     void *ctx;
@@ -43,6 +52,8 @@ static struct metric metric_fenced = METRIC(METRIC_COUNTER, "troupe_worker_fence
 static void on_registered(void *ctx, enum tr_rc rc, uint32_t number, const struct tr_err *err);
 static void on_named(void *ctx, enum tr_rc rc, bool first, const char *value, const struct tr_err *err);
 static void on_declared(void *ctx, enum tr_rc rc, const struct tr_err *err);
+static void step_remove(struct worker *w);
+static void refresh(struct worker *w);
 
 /* The first of the callback's lines: false: nobody is there any more. */
 static bool called(struct worker *w)
@@ -54,13 +65,36 @@ static bool called(struct worker *w)
     return false;
 }
 
+/* In every callback but the removal's; false: it is over. */
+static bool going_on(struct worker *w)
+{
+    if (!called(w))
+        return false;
+    if (w->stage == LEAVING)
+        step_remove(w);
+    return w->stage != LEAVING;
+}
+
+/* What the registry is told with each registration and renewal. */
+static void report(struct worker *w)
+{
+    w->asked_ms = loop_now_ms(w->r->env.loop);
+    w->record.load = HASH_COUNT(w->r->turns);
+    w->record.age_ms = w->since_ms != 0 ? w->asked_ms - w->since_ms : 0;
+}
+
+static void take_number(struct worker *w, uint32_t number)
+{
+    if (number != w->record.number)
+        w->since_ms = 0; /* another queue */
+    w->record.number = number;
+}
+
 /* A step failed: at the start that is the end, later it is tried again at the next beat. */
 static void step_failed(struct worker *w, enum tr_rc rc, const struct tr_err *err)
 {
     inference_started *started = w->started;
 
-    if (w->stage == LEAVING)
-        return;
     w->stage = FENCED;
     log_event(LOG_WARN, "worker.register", "character=%s rc=%s cause=%Q", w->r->character, tr_rc_name(rc),
               tr_err_text(err));
@@ -76,11 +110,14 @@ static void step_register(struct worker *w)
     enum tr_rc rc;
 
     w->stage = REGISTERING;
-    w->asked_ms = loop_now_ms(w->r->env.loop);
-    w->record.load = HASH_COUNT(w->r->turns);
+    if (loop_now_ms(w->r->env.loop) >= w->valid_until_ms + FORGOTTEN_MS)
+        w->since_ms = 0;
+    report(w);
+    w->registering = true;
     rc = reg->ops->worker_register(reg, &w->record, w->r->ttl_ms, on_registered, w, &w->op, &err);
     if (rc != TR_OK) {
         w->op = NULL;
+        w->registering = false;
         step_failed(w, rc, &err);
     }
 }
@@ -93,11 +130,13 @@ static void on_registered(void *ctx, enum tr_rc rc, uint32_t number, const struc
     struct tr_err mine = {0};
     char key[QUEUE_NAME_MAX + 16];
 
-    if (!called(w) || w->stage == LEAVING)
+    w->registering = false;
+    if (rc == TR_OK)
+        take_number(w, number); /* also one that is leaving: it removes this record */
+    if (!going_on(w))
         return;
     if (rc == TR_OK) {
         w->valid_until_ms = w->asked_ms + w->r->ttl_ms;
-        w->record.number = number;
         topic_inference(w->r->character, number, w->record.queue);
         w->stage = NAMING;
         c = w->r->env.catalogue;
@@ -120,7 +159,7 @@ static void on_named(void *ctx, enum tr_rc rc, bool first, const char *value, co
     struct tr_err mine = {0};
 
     (void)first, (void)value;
-    if (!called(w) || w->stage == LEAVING)
+    if (!going_on(w))
         return;
     if (rc == TR_OK) {
         w->stage = DECLARING;
@@ -141,7 +180,7 @@ static void on_declared(void *ctx, enum tr_rc rc, const struct tr_err *err)
     inference_started *started;
     struct tr_err mine = {0};
 
-    if (!called(w) || w->stage == LEAVING)
+    if (!going_on(w))
         return;
     q = w->r->env.queue;
     if (rc == TR_OK) {
@@ -154,6 +193,8 @@ static void on_declared(void *ctx, enum tr_rc rc, const struct tr_err *err)
     }
     w->stage = SERVING;
     w->refreshed = true;
+    if (w->since_ms == 0)
+        w->since_ms = loop_now_ms(w->r->env.loop);
     log_event(LOG_INFO, "worker.serving", "character=%s number=%u engine=%s model=%Q slots=%u", w->r->character,
               w->record.number, w->record.engine, w->record.model, w->record.slots);
     started = w->started;
@@ -175,34 +216,46 @@ static void fence(struct worker *w, const char *cause)
     inference_hand_back(w->r, false);
 }
 
+/* The record has changed while it was being written. */
+static void refresh_again(struct worker *w)
+{
+    if (w->again)
+        refresh(w);
+}
+
 /* The record was lost before its time: others can't have taken the queue yet.  The same number again, and nothing happened. */
 static void on_rejoined(void *ctx, enum tr_rc rc, uint32_t number, const struct tr_err *err)
 {
     struct worker *w = ctx;
 
     (void)err;
-    if (!called(w) || w->stage != SERVING)
+    w->registering = false;
+    if (rc == TR_OK && w->stage == LEAVING)
+        take_number(w, number); /* this record is removed */
+    if (!going_on(w) || w->stage != SERVING)
         return;
     w->refreshed = rc == TR_OK;
     if (rc != TR_OK)
         return; /* again at the next beat, until the time ends */
     if (number != w->record.number) {
-        w->record.number = number; /* what it has now; the next registration finds it */
+        take_number(w, number); /* the next registration finds it */
         fence(w, "the record is another's");
         return;
     }
     w->valid_until_ms = w->asked_ms + w->r->ttl_ms;
     log_event(LOG_INFO, "worker.rejoined", "character=%s number=%u", w->r->character, number);
+    refresh_again(w);
 }
 
 static void rejoin(struct worker *w)
 {
     struct registry *reg = w->r->env.registry;
 
-    w->asked_ms = loop_now_ms(w->r->env.loop);
+    report(w);
+    w->registering = true;
     if (reg->ops->worker_register(reg, &w->record, w->r->ttl_ms, on_rejoined, w, &w->op, NULL) != TR_OK) {
         w->op = NULL;
-        w->refreshed = false;
+        w->registering = w->refreshed = false;
     }
 }
 
@@ -210,24 +263,26 @@ static void on_refreshed(void *ctx, enum tr_rc rc, const struct tr_err *err)
 {
     struct worker *w = ctx;
 
-    if (!called(w) || w->stage != SERVING)
+    if (!going_on(w) || w->stage != SERVING)
         return;
     w->refreshed = rc == TR_OK;
     if (rc == TR_OK)
         w->valid_until_ms = w->asked_ms + w->r->ttl_ms;
-    else if (rc == TR_NOT_FOUND)
-        rejoin(w);
-    else
+    else if (rc != TR_NOT_FOUND)
         log_event(LOG_WARN, "worker.refresh", "character=%s number=%u rc=%s cause=%Q", w->r->character,
                   w->record.number, tr_rc_name(rc), tr_err_text(err));
+    if (rc == TR_NOT_FOUND)
+        rejoin(w);
+    else
+        refresh_again(w);
 }
 
-static void refresh(struct worker *w, uint64_t now)
+static void refresh(struct worker *w)
 {
     struct registry *reg = w->r->env.registry;
 
-    w->asked_ms = now;
-    w->record.load = HASH_COUNT(w->r->turns);
+    w->again = false;
+    report(w);
     if (reg->ops->worker_refresh(reg, &w->record, w->r->ttl_ms, on_refreshed, w, &w->op, NULL) != TR_OK) {
         w->op = NULL;
         w->refreshed = false;
@@ -267,7 +322,7 @@ static void on_beat(void *ctx)
         fence(w, "the record could not be renewed in time");
         tr_op_cancel(w->op);
     } else if (w->stage == SERVING && w->op == NULL && (!w->refreshed || now - w->asked_ms + third / 6 >= third)) {
-        refresh(w, now);
+        refresh(w);
     } else if (w->stage == FENCED && w->op == NULL && w->started == NULL && !w->r->draining) {
         step_register(w);
     }
@@ -279,7 +334,7 @@ static void on_control_declared(void *ctx, enum tr_rc rc, const struct tr_err *e
     struct queue *q;
     struct tr_err mine = {0};
 
-    if (!called(w) || w->stage == LEAVING)
+    if (!going_on(w))
         return;
     q = w->r->env.queue;
     if (rc == TR_OK) {
@@ -337,6 +392,17 @@ enum tr_rc worker_start(struct inference *r, queue_on_message *on_control, infer
     return TR_OK;
 }
 
+void worker_drain(struct worker *w)
+{
+    w->record.draining = true;
+    if (w->stage != SERVING)
+        return;
+    if (w->op == NULL)
+        refresh(w);
+    else
+        w->again = true;
+}
+
 static void on_removed(void *ctx, enum tr_rc rc, const struct tr_err *err)
 {
     struct worker *w = ctx;
@@ -348,35 +414,27 @@ static void on_removed(void *ctx, enum tr_rc rc, const struct tr_err *err)
     inference_left(w->r);
 }
 
-void worker_leave(struct worker *w)
+static void step_remove(struct worker *w)
 {
     struct registry *reg = w->r->env.registry;
-    struct tr_op *op;
 
+    if (w->record.number == 0 || reg->ops->worker_remove(reg, &w->record, on_removed, w, &w->op, NULL) != TR_OK) {
+        w->op = NULL;
+        inference_left(w->r);
+    }
+}
+
+void worker_leave(struct worker *w)
+{
     if (w->stage == LEAVING)
         return;
     w->stage = LEAVING;
     timer_stop(w->beat);
     w->beat = NULL;
-    if (w->op != NULL) { /* what is under way ends for nobody; the removal has its own */
-        struct worker *heir = calloc(1, sizeof *heir);
-
-        op = w->op;
-        if (heir == NULL) {
-            inference_left(w->r);
-            return;
-        }
-        *heir = *w;
-        heir->op = NULL;
-        w->r->worker = heir;
-        w->r = NULL;
-        tr_op_cancel(op);
-        w = heir;
-    }
-    if (w->record.number == 0 || reg->ops->worker_remove(reg, &w->record, on_removed, w, &w->op, NULL) != TR_OK) {
-        w->op = NULL;
-        inference_left(w->r);
-    }
+    if (w->op == NULL)
+        step_remove(w);
+    else if (!w->registering) /* that one's end says what there is to remove */
+        tr_op_cancel(w->op);
 }
 
 void worker_free(struct worker *w)

@@ -18,7 +18,7 @@ struct share {
     struct role_env env;
     struct loop_timer *timer;
     struct registry_worker me;
-    uint64_t ttl_ms;
+    uint64_t ttl_ms, began_ms;
     struct tr_op *op;
     bool registered, gone; /* gone: free at the callback */
     void (*yield)(void *ctx, unsigned partition);
@@ -90,6 +90,8 @@ static void ask_list(struct share *s)
         s->op = NULL;
 }
 
+static void on_timer(void *ctx);
+
 static void on_registered(void *ctx, enum tr_rc rc, uint32_t number, const struct tr_err *err)
 {
     struct share *s = ctx;
@@ -109,10 +111,12 @@ static void on_refreshed(void *ctx, enum tr_rc rc, const struct tr_err *err)
     (void)err;
     if (over(s))
         return;
-    if (rc == TR_OK)
+    if (rc == TR_OK) {
         ask_list(s);
-    else if (rc == TR_NOT_FOUND)
+    } else if (rc == TR_NOT_FOUND) { /* the record was lost */
         s->registered = false;
+        on_timer(s);
+    }
 }
 
 static void on_timer(void *ctx)
@@ -123,6 +127,7 @@ static void on_timer(void *ctx)
 
     if (s->op != NULL)
         return; /* the registry is slow */
+    s->me.age_ms = loop_now_ms(s->env.loop) - s->began_ms;
     if (s->registered)
         rc = r->ops->worker_refresh(r, &s->me, s->ttl_ms, on_refreshed, s, &s->op, NULL);
     else
@@ -140,6 +145,7 @@ enum tr_rc share_new(const struct role_env *env, void (*yield)(void *ctx, unsign
     if (s == NULL)
         return tr_fail(err, TR_NOMEM, "notifier");
     s->env = *env;
+    s->began_ms = loop_now_ms(env->loop);
     s->yield = yield;
     s->ctx = ctx;
     s->me = (struct registry_worker){.character = GROUP, .slots = 1, .weight = 1};

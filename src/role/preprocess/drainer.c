@@ -25,7 +25,7 @@
 #define FORGET_MIN_MS 60000
 
 enum lane_state {
-    LANE_ALIVE,     /* its worker lives, or was not missed yet */
+    LANE_ALIVE,     /* its worker serves it, or was not missed yet */
     LANE_MISSED,    /* at one look */
     LANE_DECLARING, /* to be consumed */
     LANE_DRAINING,
@@ -38,8 +38,9 @@ struct lane { /* one worker's queue */
     enum lane_state state;
     struct queue_consumer *consumer;
     struct tr_op *op;
-    uint64_t since_ms; /* DRAINING */
-    bool known, living, asked;
+    uint64_t since_ms; /* DRAINING, and its worker gone */
+    bool known, asked;
+    bool living, leaving; /* its worker serves it; finishes what it holds and serves it no more */
     UT_hash_handle hh;
 };
 
@@ -51,13 +52,15 @@ struct drainer {
     struct loop_timer *tick;
     struct lane *lanes;
     struct look *look; /* NULL: idle */
+    bool hurry;        /* look once more when this look ends, and miss nobody twice */
 };
 
 struct look {
     struct drainer *d; /* NULL: gone, free at the callback */
     struct tr_op *op;
     char character[CHARACTER_ID_MAX + 1]; /* whose workers are being read */
-    size_t pool;                          /* how many of the shared pool live */
+    size_t pool;                          /* how many of the shared pool serve */
+    bool hurry;                           /* nobody need be missed twice */
 };
 
 static struct metric metric_lanes =
@@ -177,8 +180,8 @@ static void lane_forget(struct lane *lane)
     }
 }
 
-/* Its worker lives, or not; `others`: somebody is there to drain to. */
-static void lane_told(struct lane *lane, bool others)
+/* Its worker serves it, leaves, or is gone; `others`: somebody is there to drain to; `hurry`: it need not be missed twice. */
+static void lane_told(struct lane *lane, bool others, bool hurry)
 {
     struct drainer *const d = lane->d;
     const uint64_t forget = d->ttl_ms * FORGET_TTLS > FORGET_MIN_MS ? d->ttl_ms * FORGET_TTLS : FORGET_MIN_MS;
@@ -188,16 +191,20 @@ static void lane_told(struct lane *lane, bool others)
             lane_stop(lane);
         if (lane->op == NULL || lane->state == LANE_DECLARING)
             lane->state = LANE_ALIVE; /* a declaration under way ends for nobody */
-    } else if (lane->state == LANE_ALIVE) {
+    } else if (lane->state == LANE_ALIVE && !((lane->leaving || hurry) && others)) {
         lane->state = LANE_MISSED;
-    } else if (lane->state == LANE_MISSED && others && lane->op == NULL) {
+    } else if (lane->state <= LANE_MISSED && others && lane->op == NULL) {
         lane_declare(lane);
+    } else if (lane->state == LANE_DRAINING && lane->leaving) {
+        lane->since_ms = loop_now_ms(d->env.loop); /* it still holds some of its messages */
     } else if (lane->state == LANE_DRAINING && loop_now_ms(d->env.loop) - lane->since_ms >= forget) {
         lane_forget(lane);
     }
 }
 
 /* ---- a look ---- */
+
+static void look_start(struct drainer *d);
 
 static void look_end(struct look *look)
 {
@@ -209,6 +216,8 @@ static void look_end(struct look *look)
     metric_set(&metric_lanes, draining);
     d->look = NULL;
     free(look);
+    if (d->hurry)
+        look_start(d);
 }
 
 static void look_failed(struct look *look, const char *what, enum tr_rc rc, const struct tr_err *err)
@@ -223,6 +232,7 @@ static void on_living(void *ctx, enum tr_rc rc, const struct registry_worker *li
 {
     struct look *const look = ctx;
     struct lane *lane, *next;
+    size_t serving = 0;
 
     look->op = NULL;
     if (look->d == NULL) {
@@ -234,16 +244,22 @@ static void on_living(void *ctx, enum tr_rc rc, const struct registry_worker *li
         return;
     }
     n = rc == TR_OK ? n : 0;
+    for (size_t i = 0; i < n; i++)
+        serving += !list[i].draining;
     if (strcmp(look->character, "any") == 0)
-        look->pool = n;
+        look->pool = serving;
     HASH_ITER (hh, look->d->lanes, lane, next) {
         if (strcmp(lane->character, look->character) != 0)
             continue;
         lane->asked = true;
-        lane->living = false;
-        for (size_t i = 0; i < n; i++)
-            lane->living = lane->living || strcmp(list[i].queue, lane->name) == 0;
-        lane_told(lane, n > 0 || look->pool > 0);
+        lane->living = lane->leaving = false;
+        for (size_t i = 0; i < n; i++) {
+            const bool here = strcmp(list[i].queue, lane->name) == 0;
+
+            lane->living |= here && !list[i].draining;
+            lane->leaving |= here && list[i].draining;
+        }
+        lane_told(lane, serving > 0 || look->pool > 0, look->hurry);
     }
     look_next(look);
 }
@@ -323,20 +339,36 @@ static void on_names(void *ctx, enum tr_rc rc, const char *const *keys, size_t n
         ask_for(look, "any"); /* the pool first: it takes over for all */
 }
 
-static void on_tick(void *ctx)
+static void look_start(struct drainer *d)
 {
-    struct drainer *const d = ctx;
     struct catalogue *const c = d->env.catalogue;
-    struct look *look;
+    struct look *const look = calloc(1, sizeof *look);
 
-    if (d->look != NULL || (look = calloc(1, sizeof *look)) == NULL)
+    if (look == NULL)
         return;
+    look->hurry = d->hurry;
+    d->hurry = false;
     look->d = d;
     d->look = look;
     if (c->ops->settings(c, NAMES_PREFIX, on_names, look, &look->op, NULL) != TR_OK) {
         look->op = NULL;
         look_end(look);
     }
+}
+
+static void on_tick(void *ctx)
+{
+    struct drainer *const d = ctx;
+
+    if (d->look == NULL)
+        look_start(d);
+}
+
+void drainer_hurry(struct drainer *d)
+{
+    d->hurry = true;
+    if (d->look == NULL)
+        look_start(d);
 }
 
 enum tr_rc drainer_new(const struct role_env *env, uint64_t ttl_ms, queue_on_message *on_message, void *ctx,

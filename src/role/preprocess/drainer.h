@@ -3,7 +3,7 @@
  *
  * Every third of a worker's TTL it compares the names of workers' queues that are known (the catalogue keeps them as
  * settings "queue:<name>", so that losing the registry does not lose them) with the workers that live.  A queue whose
- * worker was gone at two looks in a row is consumed: it is of one consumer at a time (queue_spec.single_active), so
+ * worker was gone at two looks in a row, or leaves, or was seen to go, is consumed: it is of one consumer at a time (queue_spec.single_active), so
  * the broker hands it to exactly one drainer, in order, and to none while the worker itself still holds it.  When the
  * worker is back the drainer lets go.  A queue that has been nobody's and empty for FORGET_TTLS is removed with its name.
  * Threads: the loop's.
@@ -18,6 +18,8 @@ struct drainer;
 /* on_message: what comes out of such a queue, to be routed anew and settled.  ttl_ms: the workers'. */
 enum tr_rc drainer_new(const struct role_env *env, uint64_t ttl_ms, queue_on_message *on_message, void *ctx,
                        struct drainer **ret_drainer, struct tr_err *err) TR_MUST_CHECK;
+/* A worker leaves, or has left: look now, and take over at once what is nobody's. */
+void drainer_hurry(struct drainer *d);
 /* Stop consuming; what is in hand may still be settled.  NULL is fine. */
 void drainer_free(struct drainer *d);
 

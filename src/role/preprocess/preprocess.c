@@ -252,11 +252,13 @@ static void job_route(struct job *job)
     }
 }
 
-static void on_workers_read(void *ctx)
+static void on_workers_read(void *ctx, bool leaving)
 {
     struct preprocess *r = ctx;
     struct job *job, *next;
 
+    if (leaving && r->drainer != NULL)
+        drainer_hurry(r->drainer);
     DL_FOREACH_SAFE (r->jobs, job, next)
         if (job->parked && (job->due_ms == 0 || job->refused > 0))
             job_route(job);
@@ -428,7 +430,7 @@ static void on_message(void *ctx, const struct queue_incoming *msg)
     take(ctx, msg, false);
 }
 
-/* Out of the queue of a worker that is gone. */
+/* Out of the queue of a worker that is gone or leaves. */
 static void on_drained(void *ctx, const struct queue_incoming *msg)
 {
     metric_add(&metric_drained, 1);

@@ -42,7 +42,7 @@ struct list { /* the living workers of one character */
 struct router {
     struct role_env env;
     struct list *lists;
-    void (*on_read)(void *ctx);
+    router_read *on_read;
     void *ctx;
     uint32_t bound_percent;
     uint64_t report_ms; /* how old a worker's report may be */
@@ -66,7 +66,7 @@ struct placing {
 static struct metric metric_past = METRIC(METRIC_COUNTER, "troupe_router_past_full_total", NULL,
                                           "Chats placed past their first worker, which was full.");
 
-enum tr_rc router_new(const struct role_env *env, void (*on_read)(void *ctx), void *ctx, struct router **ret_router,
+enum tr_rc router_new(const struct role_env *env, router_read *on_read, void *ctx, struct router **ret_router,
                       struct tr_err *err)
 {
     struct router *router = calloc(1, sizeof *router);
@@ -130,6 +130,17 @@ static struct worker *find_worker(const struct list *list, const char *queue)
     return NULL;
 }
 
+/* One that was to be had until now leaves, or has left. */
+static bool one_leaves(const struct list *list, const struct registry_worker *found, size_t n)
+{
+    size_t stay = 0;
+
+    for (size_t i = 0; i < n; i++)
+        stay += !found[i].draining && find_worker(list, found[i].queue) != NULL;
+    return stay < list->n;
+}
+
+/* Those that leave get nothing, and make nobody young: they are as good as gone. */
 static void take(struct list *list, const struct registry_worker *found, size_t n)
 {
     struct worker *workers = calloc(n > 0 ? n : 1, sizeof *workers);
@@ -144,10 +155,10 @@ static void take(struct list *list, const struct registry_worker *found, size_t 
         return; /* the old ones stay */
     }
     for (size_t i = 0; i < n; i++)
-        if (found[i].age_ms > oldest)
+        if (!found[i].draining && found[i].age_ms > oldest)
             oldest = found[i].age_ms;
     for (size_t i = 0; i < n; i++) {
-        if (found[i].age_ms < YOUNG_MS && oldest >= 2 * YOUNG_MS)
+        if (found[i].draining || (found[i].age_ms < YOUNG_MS && oldest >= 2 * YOUNG_MS))
             continue;
         memcpy(workers[kept].queue, found[i].queue, sizeof workers[kept].queue);
         workers[kept].queue[QUEUE_NAME_MAX] = '\0';
@@ -173,6 +184,7 @@ static void on_workers(void *ctx, enum tr_rc rc, const struct registry_worker *f
 {
     struct list *list = ctx;
     struct router *router = list->router;
+    bool leaving = false;
 
     list->op = NULL;
     if (router == NULL) {
@@ -181,12 +193,15 @@ static void on_workers(void *ctx, enum tr_rc rc, const struct registry_worker *f
     }
     list->read_ms = loop_now_ms(router->env.loop);
     list->failed = rc != TR_OK && rc != TR_NOT_FOUND;
-    if (list->failed)
+    if (list->failed) {
         log_event(LOG_WARN, "router.registry", "character=%s rc=%s cause=%Q", list->character, tr_rc_name(rc),
                   tr_err_text(err));
-    else
-        take(list, found, rc == TR_OK ? n : 0);
-    router->on_read(router->ctx);
+    } else {
+        n = rc == TR_OK ? n : 0;
+        leaving = one_leaves(list, found, n);
+        take(list, found, n);
+    }
+    router->on_read(router->ctx, leaving);
 }
 
 static void read_list(struct list *list)

@@ -8,6 +8,8 @@
  * change of the workers moves the chats of one that went, or those that one which came is the first choice of.  Asked only where there are several workers.
  * A registry that does not answer, or lost its places: hashing alone, until it does.
  *
+ * A worker that says it is leaving (registry_worker.draining) is no choice any more.
+ *
  * The lists come from the registry and are kept ROUTER_FRESH_MS; an older one is used while a new one is read, and for
  * as long as the registry does not answer.  Threads: the loop's.
  */
@@ -20,8 +22,10 @@
 
 struct router;
 
-/* on_read is called after each reading of a list. */
-enum tr_rc router_new(const struct role_env *env, void (*on_read)(void *ctx), void *ctx, struct router **ret_router,
+/* A list was read, or could not be; leaving: a worker that was in it leaves, or has left. */
+typedef void router_read(void *ctx, bool leaving);
+
+enum tr_rc router_new(const struct role_env *env, router_read *on_read, void *ctx, struct router **ret_router,
                       struct tr_err *err) TR_MUST_CHECK;
 void router_free(struct router *router); /* with no choice under way; NULL is fine */
 

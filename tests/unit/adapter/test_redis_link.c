@@ -266,15 +266,16 @@ static void newer_record(void **state)
     struct got g;
 
     (void)state;
-    fake.answer = (struct answer)RAW("*3\r\n$4\r\n1500\r\n$1\r\n7\r\n$57\r\n1000\nid=a\nmodel=m=1\nnew=\1\2\nslots="
-                                     "3\nweight=4\nload=2\nzz=9\n===\n\r\n");
+    fake.answer = (struct answer)RAW("*3\r\n$4\r\n1500\r\n$1\r\n7\r\n$71\r\n1000\nid=a\nmodel=m=1\nnew=\1\2\nslots="
+                                     "3\nweight=4\nload=2\nzz=9\n===\ndraining=1\n\r\n");
     assert_int_equal(call(WORKERS, &g), TR_OK);
     assert_int_equal(g.n, 1);
     assert_string_equal(g.first.id, "a");
     assert_string_equal(g.first.model, "m=1");
     assert_string_equal(g.first.queue, "inference.any.7");
     assert_string_equal(g.first.character, "any");
-    assert_true(g.first.slots == 3 && g.first.weight == 4 && g.first.load == 2 && g.first.age_ms == 500);
+    assert_true(g.first.slots == 3 && g.first.weight == 4 && g.first.load == 2 && g.first.age_ms == 500 &&
+                g.first.draining);
 }
 
 /* Nothing that was sent comes back in an error: not a password, not a chat's bytes. */
