@@ -18,7 +18,7 @@ enum envelope_kind {
     ENVELOPE_REPLY,   /* variant, attempt, finish, code, usage, change; sealed: the whole text */
     ENVELOPE_TURN,    /* a turn was accepted (origin: the connection that sent it) */
     ENVELOPE_CHANGED, /* edit, choice, regeneration: read the turn again */
-    ENVELOPE_DELETED, /* the turn is deleted; nil turn: the whole chat is */
+    ENVELOPE_DELETED, /* the turn is deleted; nil turn: the whole chat is.  [control] its key is to be forgotten */
     ENVELOPE_STOP,    /* [control] end turn/variant's generation */
     ENVELOPE_TEXT,    /* [control] send the text so far of turn/variant as a snapshot delta to gateway `origin` */
     ENVELOPE_KIND_COUNT

@@ -10,6 +10,12 @@
  *  6. Rows handed to a callback are borrowed until it returns.
  *  7. Text comes in sealed; an adapter never sees it.  It copies what it is given before the start returns.
  *  8. After chat_delete: chat_get, accept, append and reads of the chat say TR_NOT_FOUND, and its key is gone.
+ *  9. A deletion that was begun is finished.  At every moment of it the chat is whole, or gone for every reader and writer of every
+ *     process: no row comes in behind it.  Whoever meets a chat whose deletion was cut off (a kill) finishes it first: any
+ *     operation says TR_NOT_FOUND of a deleted chat only once its key, its rows and its place in the lists are gone.
+ * 10. The same for a turn: its deletion is an event (append), and `done` comes when the words of all its rows are erased.  A kill
+ *     between the two may leave words with the event: reads give them out as they are, so look at the event first, and have
+ *     them erased; the same event appended again is done only when they are.
  */
 #ifndef PORT_HISTORY_H
 #define PORT_HISTORY_H
@@ -87,7 +93,10 @@ struct history_ops {
     /* A user's chats, newest chat id first, those before `before` (nil: from the newest). */
     enum tr_rc (*chats_of_user)(struct history *h, const struct uuid *user, const struct uuid *before, uint32_t limit,
                                 history_chats_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
-    /* Durable before done: the key first, then the rows.  Idempotent; unknown: TR_NOT_FOUND. */
+    /*
+     * Durable before done.  TR_OK: there was something of it, and now nothing is left, be it of a deletion that was begun
+     * before.  TR_NOT_FOUND: there is nothing of it, any more or at all; issued again after TR_UNCERTAIN that settles it, too.
+     */
     enum tr_rc (*chat_delete)(struct history *h, const struct uuid *chat, history_done *done, void *ctx,
                               struct tr_op **ret_op, struct tr_err *err);
 

@@ -6,13 +6,12 @@
 #include "history_fixture.h"
 
 #ifdef TROUPE_WITH_CASSANDRA
-#include "adapter/cassandra/client/cql.h"
 #include "adapter/cassandra/history.h"
 #include "base/metrics.h"
-#include "base/url.h"
+#include "cassandra_fixture.h"
+#include "cassandra_gone.h"
 #include "cassandra_race.h"
 
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,51 +76,6 @@ static int servers_up(void **state)
     node("resume", 0);
     node("start", 0);
     return 0;
-}
-
-/* ---- the bare client ---- */
-
-static struct cql *bare_open(const char *const *statements, size_t n)
-{
-    struct url u = {0};
-    char host[300];
-    const char *hosts[] = {host};
-    struct cql_config config = {
-        .hosts = hosts, .hosts_n = 1, .keyspace = "x", .statements = statements, .statements_n = n};
-    struct cql *cql;
-
-    assert_int_equal(url_parse(support_server(adapter->server), 9042, &u, NULL), TR_OK);
-    snprintf(host, sizeof host, "%s:%u", u.host[0].name, u.host[0].port);
-    cql = cql_open(&config);
-    assert_non_null(cql);
-    url_release(&u);
-    return cql;
-}
-
-/* The answer, to be freed: cql_done_free(). */
-static struct cql_done bare_ask(struct cql *cql, const struct cql_request *r)
-{
-    struct cql_done done = {0};
-    struct pollfd fd = {.fd = cql_fd(cql), .events = POLLIN};
-
-    cql_execute(cql, r, NULL);
-    while (cql_poll(cql, &done, 1) == 0)
-        assert_int_equal(poll(&fd, 1, SUPPORT_LIMIT_MS), 1);
-    if (done.status != CQL_OK)
-        fail_msg("%d: %s", done.status, done.error);
-    return done;
-}
-
-static void bare_run(struct cql *cql, const struct cql_request *r)
-{
-    struct cql_done done = bare_ask(cql, r);
-
-    cql_done_free(&done);
-}
-
-static void bare_text(struct cql *cql, const char *text)
-{
-    bare_run(cql, &(struct cql_request){.text = text, .timeout_ms = SUPPORT_LIMIT_MS, .write = true});
 }
 
 /* ---- init, check ---- */
@@ -480,17 +434,8 @@ static void test_cost(void **state)
 /* The requests that the server has answered. */
 static uint64_t requests_answered(struct cql *cql)
 {
-    struct cql_done done =
-        bare_ask(cql, &(struct cql_request){.text = "SELECT completed_tasks FROM system_views.thread_pools"
-                                                    " WHERE name = 'Native-Transport-Requests'",
-                                            .timeout_ms = SUPPORT_LIMIT_MS});
-    uint64_t n = 0;
-
-    assert_int_equal(cql_rows(done.rows), 1);
-    for (int i = 0; i < 8; i++)
-        n = n << 8 | cql_cell(done.rows, 0, 0).data[i];
-    cql_done_free(&done);
-    return n;
+    return bare_count(cql, "SELECT completed_tasks FROM system_views.thread_pools"
+                           " WHERE name = 'Native-Transport-Requests'");
 }
 
 /*
@@ -613,6 +558,7 @@ int main(void)
         store_init();
         failed += cmocka_run_group_tests_name("one node", tests, NULL, NULL);
         failed += _cmocka_run_group_tests("races", cassandra_race_tests, cassandra_race_tests_n, servers_up, NULL);
+        failed += _cmocka_run_group_tests("deletions", cassandra_gone_tests, cassandra_gone_tests_n, servers_up, NULL);
     }
     adapter = &three;
     if (support_server(three.server) != NULL) {

@@ -2,6 +2,7 @@
 -Dfault_points=true), each at least N times, while chats go on; then the same count as in kill.py."""
 import argparse
 import asyncio
+import http.client
 import os
 import random
 import sys
@@ -10,7 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from chatter import Chatter, finish  # noqa: E402
 import websockets  # noqa: E402
-from troupe import Client, Server  # noqa: E402
+from troupe import Client, Refused, Server  # noqa: E402
 
 POINTS = ["accept.stored", "accept.published", "preprocess.claimed", "preprocess.published", "inference.claimed",
           "inference.generated", "inference.stored", "inference.published", "notifier.claimed", "notifier.published"]
@@ -103,6 +104,66 @@ async def changes(times, seed):
         server.remove()
 
 
+async def gone(c, turn, chat):
+    """Ask again, after the kill; whatever is answered, nothing is left."""
+    try:
+        await c.ask("delete", turn=turn)
+    except Refused as e:
+        assert e.code == "not_found", e.frame
+    turns = (await c.ask("history", chat=chat))["turns"]
+    assert not [t for t in turns if t["turn"] == turn], turns
+
+
+async def deletions(times, seed):
+    """Killed between a deletion's row and its telling, of a turn and of a chat: it is deleted, nothing of it is shown, and whoever
+    asks again is answered."""
+    rng = random.Random(seed)
+    server = Server("stub:", TROUPE_LOG_LEVEL="info").start()
+    loop = asyncio.get_running_loop()
+    broken, asked = [], 0
+    try:
+        token = server.session()["token"]
+        header = {"Authorization": "Bearer " + token}
+        for n in range(times):
+            point = ("change.stored", "forget.deleted")[n % 2]
+            async with Client(server, token) as c:
+                chat = (await c.open("mira"))["chat"]
+                turns = [await c.say(chat, "turn %d %d" % (n, k)) for k in range(3)]
+                await c.reply(turns[-1])
+            server.kill()
+            os.environ["TROUPE_TEST_KILL"] = point + ":1"
+            await server.start_async()
+            os.environ.pop("TROUPE_TEST_KILL")
+            turn = rng.choice(turns)
+            try:
+                if point == "change.stored":
+                    c = await Client(server, token).connect()
+                    await c.open(chat=chat)
+                    await c.ask("delete", turn=turn, timeout=5)
+                else:
+                    await asyncio.to_thread(server.http, "DELETE", "/api/chats/" + chat, None, header)
+                raise AssertionError("it was not killed")
+            except (ConnectionError, OSError, asyncio.TimeoutError, http.client.HTTPException, websockets.WebSocketException):
+                asked += 1
+            assert await asyncio.wait_for(loop.run_in_executor(None, server.proc.wait), 20) == -9
+            server.kill()
+            await server.start_async()
+            async with Client(server, token) as c:
+                if point == "change.stored":
+                    await c.open(chat=chat)
+                    await gone(c, turn, chat)
+                    continue
+                status, _, _ = await asyncio.to_thread(server.http, "DELETE", "/api/chats/" + chat, None, header)
+                listed = (await asyncio.to_thread(server.http, "GET", "/api/chats", None, header))[2]
+                if status != 404 or chat in str(listed):
+                    broken.append((point, chat, status, listed))
+        print("%s deletions: %d kills %s" % ("not ok" if broken else "ok", asked, broken[:2] or ""), flush=True)
+        return not broken
+    finally:
+        os.environ.pop("TROUPE_TEST_KILL", None)
+        server.remove()
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--times", type=int, default=20)
@@ -113,6 +174,7 @@ def main():
     ok = [asyncio.run(point(name, args.times, args.seed)) for name in args.points or POINTS]
     if not args.points or args.points == POINTS:
         ok.append(asyncio.run(changes(max(args.times, 3), args.seed)))
+        ok.append(asyncio.run(deletions(max(args.times, 4), args.seed)))
     sys.exit(0 if all(ok) else 1)
 
 

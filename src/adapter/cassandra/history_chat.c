@@ -1,9 +1,8 @@
 /*
- * history_chat - creating and deleting chats, and keys.
+ * history_chat - creating chats, and keys.
  *
- * Created in an order in which nothing is seen before all of it is there (history_schema.c): the first bucket, the client id's
- * claim, the `chats` row, the lists.  Deleted in one that leaves nothing to read or to add to: the key, the `chats` row, then
- * each bucket, the lists.  Both begin anew when they are issued again, and each step is harmless twice.
+ * A chat is created in an order in which nothing is seen before all of it is there (history_schema.c): the first bucket, the
+ * client id's claim, the `chats` row, the lists.  Creating begins anew when it is issued again, and each step is harmless twice.
  */
 #include "adapter/cassandra/history_impl.h"
 
@@ -14,18 +13,6 @@
 
 static void create_claim(struct history_op *op);
 static void create_bucket(struct history_op *op);
-
-/* A bucket and all its rows, for good. */
-static void call_forget(struct call c[2], const struct uuid *chat, int32_t bucket)
-{
-    cass_call_init(&c[0], ST_FORGET);
-    cass_call_init(&c[1], ST_FORGET_ROWS);
-    for (int i = 0; i < 2; i++) {
-        cass_arg_uuid(&c[i], chat);
-        cass_arg_i32(&c[i], bucket);
-    }
-    cass_arg_uuid(&c[1], &uuid_nil);
-}
 
 static int32_t first_bucket(const struct history_chat *chat)
 {
@@ -177,7 +164,7 @@ static void on_standing(struct history_op *op, const struct cql_rows *rows)
     } else if (op->in.create.takes) {
         create_bucket(op);
     } else if (op->in.create.made) { /* lost a race: what was made for nothing goes */
-        call_forget(c, &want->chat, first_bucket(want));
+        cass_call_forget(c, &want->chat, first_bucket(want));
         cass_op_send(op, c, 2, true, on_dropped);
     } else {
         create_standing(op);
@@ -236,7 +223,7 @@ static void on_bucket_made(struct history_op *op, const struct cql_rows *rows)
 {
     op->wrote = op->in.create.made = true;
     if (!cass_was_applied(rows) && cass_cell_is_set(cass_cell_named(rows, 0, "deleted")))
-        cass_op_end(op, TR_NOT_FOUND, "history: this chat is deleted"); /* a late one */
+        cass_chat_gone(op); /* a late one */
     else if (op->in.create.takes)
         create_take(op);
     else
@@ -290,136 +277,6 @@ void cass_begin_chat_create(struct history_op *op)
     cass_op_send(op, &c, 1, false, on_client);
 }
 
-/* ---- deleting ---- */
-
-static void forget_next(struct history_op *op);
-
-static void on_forgotten(struct history_op *op, const struct cql_rows *rows)
-{
-    (void)rows; /* not applied: it was before */
-    op->in.admin.at++;
-    forget_next(op);
-}
-
-static void on_unlisted(struct history_op *op, const struct cql_rows *rows)
-{
-    (void)rows;
-    cass_slot_forget(op->slot);
-    cass_op_end(op, TR_OK, NULL);
-}
-
-static void on_selected(struct history_op *op, const struct cql_rows *rows)
-{
-    const struct uuid selected = cass_cell_uuid(cass_cell_named(rows, 0, "chat"));
-    struct call c;
-
-    if (cql_rows(rows) == 0 || !uuid_eq(&selected, &op->slot->chat)) {
-        on_unlisted(op, rows);
-        return;
-    }
-    cass_call_init(&c, ST_SELECTED_DROP);
-    cass_arg_uuid(&c, &op->in.admin.chat.user);
-    cass_op_send(op, &c, 1, true, on_unlisted);
-}
-
-static void unlist_selected(struct history_op *op, const struct cql_rows *rows)
-{
-    struct call c;
-
-    (void)rows;
-    cass_call_init(&c, ST_SELECTED);
-    cass_arg_uuid(&c, &op->in.admin.chat.user);
-    cass_op_send(op, &c, 1, false, on_selected);
-}
-
-static void unlist_by_character(struct history_op *op, const struct cql_rows *rows)
-{
-    struct call c;
-
-    (void)rows;
-    cass_call_init(&c, ST_BY_CHARACTER_DROP);
-    cass_arg_text(&c, op->in.admin.chat.character);
-    cass_arg_i32(&c, cass_bucket(&op->slot->chat));
-    cass_arg_uuid(&c, &op->slot->chat);
-    cass_op_send(op, &c, 1, true, unlist_selected);
-}
-
-/* The buckets that the chat's row had when it was marked: none comes to them any more. */
-static void forget_next(struct history_op *op)
-{
-    struct chat_slot *slot = op->slot;
-    struct call c[2];
-
-    if (op->in.admin.at < slot->buckets_n) {
-        call_forget(c, &slot->chat, slot->buckets[op->in.admin.at]);
-        cass_op_send(op, c, 2, true, on_forgotten);
-        return;
-    }
-    cass_call_init(&c[0], ST_BY_USER_DROP);
-    cass_arg_uuid(&c[0], &op->in.admin.chat.user);
-    cass_arg_uuid(&c[0], &slot->chat);
-    cass_op_send(op, c, 1, true, unlist_by_character);
-}
-
-static void on_buckets(struct history_op *op, const struct cql_rows *rows)
-{
-    if (cass_slot_has_buckets(op->slot, cass_cell_named(rows, 0, "buckets")))
-        forget_next(op);
-    else
-        cass_op_end(op, TR_UNCERTAIN, "history: buckets");
-}
-
-static void on_marked(struct history_op *op, const struct cql_rows *rows)
-{
-    struct call c;
-
-    (void)rows; /* not applied: it was before */
-    cass_call_init(&c, ST_CHAT);
-    cass_arg_uuid(&c, &op->slot->chat);
-    cass_op_send(op, &c, 1, false, on_buckets);
-}
-
-static void on_key_gone(struct history_op *op, const struct cql_rows *rows)
-{
-    struct call c;
-
-    (void)rows;
-    op->wrote = true;
-    cass_call_init(&c, ST_CHAT_DELETE);
-    cass_arg_u64(&c, wall_ms());
-    cass_arg_uuid(&c, &op->slot->chat);
-    cass_op_send(op, &c, 1, true, on_marked);
-}
-
-static void on_doomed(struct history_op *op, const struct cql_rows *rows)
-{
-    char id[UUID_TEXT];
-    struct call c;
-
-    if (cql_rows(rows) == 0 || !cass_cell_is_set(cass_cell_named(rows, 0, "user"))) {
-        cass_op_end(op, TR_NOT_FOUND, "history: no such chat");
-        return;
-    }
-    op->in.admin.chat.user = cass_cell_uuid(cass_cell_named(rows, 0, "user"));
-    cass_cell_text(cass_cell_named(rows, 0, "character"), op->in.admin.chat.character,
-                   sizeof op->in.admin.chat.character);
-    uuid_format(&op->slot->chat, id);
-    cass_call_init(&c, ST_KEY_DESTROY);
-    cass_arg_bytes(&c, "", 0);
-    cass_arg_i32(&c, SEAL_OWNER_CHAT);
-    cass_arg_text(&c, id);
-    cass_op_send(op, &c, 1, true, on_key_gone);
-}
-
-void cass_begin_chat_delete(struct history_op *op)
-{
-    struct call c;
-
-    cass_call_init(&c, ST_CHAT);
-    cass_arg_uuid(&c, &op->slot->chat);
-    cass_op_send(op, &c, 1, false, on_doomed);
-}
-
 /* ---- keys ---- */
 
 static void call_key(struct history_op *op, struct call *c, enum history_stmt st)
@@ -432,7 +289,17 @@ static void call_key(struct history_op *op, struct call *c, enum history_stmt st
 static void key_answer(struct history_op *op, const struct cql_rows *rows, bool put)
 {
     const struct cql_value wrapped = cass_cell_named(rows, 0, "wrapped");
+    struct uuid chat;
 
+    if (cass_cell_is_set(cass_cell_named(rows, 0, "destroyed")) && op->in.key.owner == SEAL_OWNER_CHAT &&
+        uuid_parse(op->in.key.id, strlen(op->in.key.id), &chat)) {
+        op->slot = cass_slot_get(op->owner, &chat);
+        if (op->slot == NULL)
+            cass_op_end(op, TR_NOMEM, "history: chat");
+        else
+            cass_chat_gone(op);
+        return;
+    }
     if (!cass_cell_is_set(wrapped) || cass_cell_is_set(cass_cell_named(rows, 0, "destroyed"))) {
         cass_op_end(op, TR_NOT_FOUND, "history: no such key");
         return;

@@ -5,8 +5,9 @@
  *   history_slot.c     what is remembered of a chat, its lane, and its state read
  *   history_write.c    accept and append
  *   history_erase.c    a deleted turn's words
+ *   history_gone.c     deleting chats
  *   history_month.c    a new month's bucket
- *   history_chat.c     creating and deleting chats; keys
+ *   history_chat.c     creating chats; keys
  *   history_read.c     the reads; history_list.c: a user's chats
  *   history_service.c  init and check
  *   history_rows.c     values and rows, in and out
@@ -32,6 +33,7 @@ enum history_stmt {
     ST_CHAT_INSERT,
     ST_CHAT_BUCKET,
     ST_CHAT_DELETE,
+    ST_CHAT_EMPTY,
     ST_STATE,
     ST_OPEN,
     ST_ADVANCE,
@@ -39,6 +41,7 @@ enum history_stmt {
     ST_CHANGE_GONE,
     ST_CLOSE,
     ST_CLOSED,
+    ST_MARK,
     ST_FORGET,
     ST_FORGET_ROWS,
     ST_CLAIM,
@@ -282,11 +285,17 @@ struct history_op {
         struct {
             size_t at;
             unsigned tries;
-            struct history_chat chat;
         } admin;
     } in;
     struct turn_row *rows; /* owned, with their sealed texts in the same block: create, append, accept */
     size_t rows_n;
+
+    struct {        /* of a chat that is deleted, whatever the operation was begun for */
+        bool asked; /* this is chat_delete */
+        struct uuid user;
+        char character[CHARACTER_ID_MAX + 1];
+        size_t at; /* index of the bucket that is next */
+    } gone;
 
     /* a month's roll-over */
     int32_t month;
@@ -377,8 +386,14 @@ void cass_begin_check(struct history_op *op);
 
 /* history_month.c: make `op->month` the chat's current bucket (or find a later one), then step. */
 void cass_month_enter(struct history_op *op, int32_t month, op_step *then);
-/* history_erase.c: the texts of all rows of op->rows[0]'s turn, in all buckets; then the operation ends well. */
-void cass_erase_turn(struct history_op *op);
+/* history_erase.c: the texts of all rows of the turn, in all buckets; then the operation ends well. */
+void cass_erase_turn(struct history_op *op, const struct uuid *turn);
+/* Rows that are about to be handed out: the words of deleted turns that are still there go, by operations of their own. */
+void cass_erase_left(struct history_op *op);
+/* history_gone.c: the chat is deleted: what is left of it goes; then the operation ends with TR_NOT_FOUND. */
+void cass_chat_gone(struct history_op *op);
+/* A bucket and all its rows, for good. */
+void cass_call_forget(struct call c[2], const struct uuid *chat, int32_t bucket);
 /* history_read.c: all rows of a turn, from its month to the current bucket, into op->set; then step. */
 void cass_read_turn(struct history_op *op, const struct uuid *turn, op_step *then);
 void cass_chat_of_slot(const struct chat_slot *slot, struct history_chat *ret_chat);

@@ -39,8 +39,7 @@ static void on_listed(struct history_op *op, const struct cql_rows *rows)
     struct call c;
 
     if (!cass_was_applied(rows)) {
-        cass_slot_forget(slot);
-        cass_op_end(op, TR_NOT_FOUND, "history: this chat is deleted");
+        cass_chat_gone(op);
         return;
     }
     if (slot->current != op->reading || slot->state.next == 0) {

@@ -127,6 +127,7 @@ static void turn_read(struct history_op *op)
         return;
     }
     cass_slot_saw_turn(op->slot, &op->turn);
+    cass_erase_left(op);
     op->in.read.n = op->set.n;
     cass_op_end(op, TR_OK, NULL);
 }
@@ -187,6 +188,7 @@ static void turns_end(struct history_op *op)
             op->in.read.from = at;
         op->in.read.n = range->newest ? set->n - at : at;
     }
+    cass_erase_left(op);
     cass_op_end(op, TR_OK, NULL);
 }
 
@@ -403,6 +405,7 @@ static void changed_read(struct history_op *op)
 
     if (left == 0) {
         cass_row_set_settle(&op->set);
+        cass_erase_left(op);
         op->in.read.n = op->set.n;
         cass_op_end(op, TR_OK, NULL);
         return;
@@ -491,6 +494,7 @@ static bool changed_tells_all(struct history_op *op, const struct cql_rows *rows
         cass_slot_saw_state(slot, &state);
     for (size_t i = 0; i < op->set.n; i++)
         cass_slot_saw_turn(slot, &op->set.rows[i].turn);
+    cass_erase_left(op);
     op->in.read.n = op->set.n;
     return true;
 }

@@ -32,10 +32,14 @@
  *            finishes it.  A bucket is listed before it is written to, so a reader's list holds all that has rows.
  *   chat_create  the first bucket with state and greeting (LWT), then the client id's claim (LWT), then the `chats` row (LWT): a
  *            chat is there once that row is; whoever finds a claim without it completes it from the claim.  Lists last.
- *   chat_delete  the key (LWT, a row that says destroyed stays), the `chats` row (LWT, deleted stays), then each bucket: LWT batch
- *            {deleted = true; all rows deleted}.  A late accept or append finds `deleted`; a month's turn finds it in `chats`.
+ *   chat_delete  the newest bucket (LWT batch {deleted = true; all rows deleted IF next, deleted = null}; closed: the next one), the
+ *            key (LWT, a row that says destroyed stays), the `chats` row (LWT, deleted stays), then each older bucket (the same
+ *            batch), the lists, and last the row's buckets (LWT).  An accept or append names `deleted = null` of the newest bucket,
+ *            so from the first step on it is refused, whoever issues it.  A row that is deleted and has buckets is a deletion that
+ *            was begun: whoever meets it finishes it (history_gone.c).
  *   turn deletion  the event's batch also sets gone[turn]: from then on no row of the turn is added.  Then its texts are erased, an
- *            LWT batch a bucket, before the answer; and again where the event is issued again.
+ *            LWT batch a bucket, before the answer; again where the event is issued again; and by whoever reads a deleted turn that
+ *            has words still.
  *
  * Conditional and plain writes never meet on a row: `turns`, `chats`, `clients` and `keys` know only the former, the other tables
  * only the latter (deletions of rows ride in an LWT batch, so that their timestamps are Paxos' too).
@@ -49,7 +53,7 @@
  *   accept L (R L with closed buckets) · append L · chat_get R · turn_get R · turns R R · key_get R · key_put L
  *   changed R (R R where nothing changed; R R R R where an old turn did, or the month has turned).  The first reads only what is behind
  *   the newest known turn: each change has a row, so the numbers say whether that was all; the others read the month through
- *   chat_create L L L and 3 plain at once · chat_delete R L L, L a bucket · a new month 3 L
+ *   chat_create L L L and 3 plain at once · chat_delete R L L L, L an older bucket, R and 2 or 3 plain, L · a new month 3 L
  *   A chat not remembered costs R more (its `chats` row); an old turn's append R more; a wrong guess of `change` L more.
  */
 #include "adapter/cassandra/history_impl.h"
@@ -96,6 +100,7 @@ const char *const cass_statements[ST_COUNT] = {
                         " IF NOT EXISTS"),
     [ST_CHAT_BUCKET] = "UPDATE @chats SET buckets = buckets + ? WHERE chat = ? IF user != null AND deleted = null",
     [ST_CHAT_DELETE] = "UPDATE @chats SET deleted = ? WHERE chat = ? IF user != null AND deleted = null",
+    [ST_CHAT_EMPTY] = "UPDATE @chats SET buckets = null WHERE chat = ? IF deleted != null",
     [ST_STATE] = "SELECT DISTINCT chat, bucket, " STATE " FROM @turns" IN_BUCKET,
     [ST_OPEN] = ("UPDATE @turns SET head = ?, idx = ?, change_no = ?, updated = ?, base = ?" IN_BUCKET
                  " IF head = null AND deleted = null"),
@@ -106,6 +111,7 @@ const char *const cass_statements[ST_COUNT] = {
         ("UPDATE @turns SET change_no = ?, gone[?] = true" IN_BUCKET " IF change_no = ? AND gone[?] = null" OPEN),
     [ST_CLOSE] = "UPDATE @turns SET next = ?" IN_BUCKET " IF head = ? AND change_no = ?" OPEN,
     [ST_CLOSED] = "UPDATE @turns SET next = ?" IN_BUCKET " IF next = ? AND deleted = null",
+    [ST_MARK] = "UPDATE @turns SET deleted = true" IN_BUCKET " IF next = null AND deleted = null",
     [ST_FORGET] = "UPDATE @turns SET deleted = true" IN_BUCKET " IF deleted = null",
     [ST_FORGET_ROWS] = "DELETE FROM @turns" IN_BUCKET " AND turn >= ?",
     [ST_CLAIM] = "INSERT INTO @turns (chat, bucket, turn, part, rev, claimed) VALUES (?, ?, ?, ?, ?, ?) IF NOT EXISTS",

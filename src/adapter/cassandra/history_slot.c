@@ -168,8 +168,7 @@ static void on_state(struct history_op *op, const struct cql_rows *rows)
     if (cql_rows(rows) > 0)
         cass_read_state(rows, 0, &state);
     if (state.deleted) {
-        cass_slot_forget(slot);
-        cass_op_end(op, TR_NOT_FOUND, "history: this chat is deleted");
+        cass_chat_gone(op);
         return;
     }
     if (!state.exists) {
@@ -231,8 +230,7 @@ static void on_chat(struct history_op *op, const struct cql_rows *rows)
         return;
     }
     if (cass_cell_is_set(cass_cell_named(rows, 0, "deleted"))) {
-        cass_slot_forget(slot);
-        cass_op_end(op, TR_NOT_FOUND, "history: this chat is deleted");
+        cass_chat_gone(op);
         return;
     }
     slot->user = cass_cell_uuid(cass_cell_named(rows, 0, "user"));

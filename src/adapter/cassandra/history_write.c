@@ -16,8 +16,7 @@ static bool take_state(struct history_op *op, const struct cql_rows *rows, struc
         return false;
     }
     if (state.deleted) {
-        cass_slot_forget(op->slot);
-        cass_op_end(op, TR_NOT_FOUND, "history: this chat is deleted");
+        cass_chat_gone(op);
         return false;
     }
     if (op->reading == op->slot->current)
@@ -219,7 +218,7 @@ static void append_standing(struct history_op *op, const struct turn_row *stands
     op->set.rows[0] = row; /* on_append hands out the first */
     op->set.n = 1;
     if (op->mine && op->in.append.is_delete)
-        cass_erase_turn(op); /* it may not have come so far the first time */
+        cass_erase_turn(op, &row.turn); /* it may not have come so far the first time */
     else
         cass_op_end(op, TR_OK, NULL);
 }
@@ -238,7 +237,7 @@ static void on_appended(struct history_op *op, const struct cql_rows *rows)
         cass_slot_saw_turn(slot, &row->turn);
         op->mine = true;
         if (op->in.append.is_delete)
-            cass_erase_turn(op);
+            cass_erase_turn(op, &row->turn);
         else
             cass_op_end(op, TR_OK, NULL);
         return;

@@ -152,7 +152,7 @@ enum tr_rc history_chat_delete(struct history_conn *c, struct history_job *job, 
 
     if (rc == TR_OK) {
         c->truncate = true; /* the log may hold the key still, if its emptying failed then */
-        return TR_OK;
+        return TR_NOT_FOUND;
     }
     if (rc == TR_NOT_FOUND)
         rc = history_load_chat(c, id, &chat, err);

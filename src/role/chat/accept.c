@@ -280,6 +280,14 @@ static void on_accepted(void *ctx, enum tr_rc rc, const struct history_accepted 
 
     if (desk_request_over(&a->base))
         return;
+    if (rc == TR_NOT_FOUND) { /* deleted elsewhere, and nobody came to tell */
+        const struct uuid chat = a->chat_id;
+        struct desk *d = a->base.d;
+
+        desk_request_broke(&a->base, "accept", rc, err);
+        desk_chat_gone(d, &chat);
+        return;
+    }
     if (rc != TR_OK) {
         if (!desk_rc_again(rc) || !desk_request_again(&a->base, accept_issue))
             desk_request_broke(&a->base, "accept", rc, err);

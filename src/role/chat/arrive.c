@@ -478,6 +478,17 @@ static void follow_deleted(struct desk *d, struct desk_follow *f, void *arg)
         follow_settled(d, f); /* it knows of the deletion */
 }
 
+/* A deletion that is asked for again is told again, by whoever is asked. */
+static bool is_told_deleted(const struct chat *c, const struct uuid *turn)
+{
+    const struct work *w = c->work;
+
+    for (size_t i = 0; w != NULL && i < DELIVERED_MAX && i < w->delivered_n; i++)
+        if (w->delivered[i].variant < 0 && uuid_eq(&w->delivered[i].turn, turn))
+            return true;
+    return false;
+}
+
 void desk_follow_deleted(struct desk *d, struct chat *c, const struct uuid *turn, const struct desk_viewer *except)
 {
     const struct envelope env = {.kind = ENVELOPE_DELETED, .chat = c->id, .turn = *turn};
@@ -488,6 +499,8 @@ void desk_follow_deleted(struct desk *d, struct chat *c, const struct uuid *turn
         desk_follow_each(d, c, follow_close, NULL);
         return;
     }
+    if (is_told_deleted(c, turn))
+        return;
     desk_running_drop(c, turn, -1);
     note_settled(c, turn, -1);
     desk_follow_each(d, c, follow_deleted, &t);
@@ -513,11 +526,15 @@ static void follow_catchup(struct desk *d, struct desk_follow *f, void *arg)
 
 static void take_sealed(struct desk *d, struct chat *c, const struct envelope *env)
 {
-    const struct seal_key *key = key_or_hold(d, c, env);
-    struct arrival a = {.env = env};
+    const bool bare =
+        env->kind == ENVELOPE_REPLY && env->sealed.len == 0; /* an error that has no words, and needs no key */
+    const struct seal_key *key = bare ? NULL : key_or_hold(d, c, env);
+    struct arrival a = {.env = env, .text = ""};
     struct buf text = {0};
     struct tr_err err = {0};
 
+    if (bare)
+        take_reply(d, c, &a);
     if (key == NULL)
         return;
     if (open_text(key, env, &text, &err) != TR_OK) {

@@ -36,6 +36,7 @@ struct change {
     uint32_t races;
     bool running; /* as read */
     bool told;    /* something has changed */
+    bool gone;    /* delete: the turn was deleted before, and its words are erased */
 };
 
 static void change_read(struct desk_request *r);
@@ -84,7 +85,9 @@ static void change_done(struct change *ch)
     struct desk_viewer *v = ch->base.viewer;
     const int32_t variant = ch->kind == CHANGE_REGENERATE ? ch->variant : -1;
 
-    if (v != NULL)
+    if (v != NULL && ch->gone)
+        ch->done(ch->ctx, &(struct desk_error){.code = "not_found", .message = "There is no such chat or turn."}, -1);
+    else if (v != NULL)
         ch->done(ch->ctx, NULL, variant);
     v = ch->base.viewer; /* it may have gone */
     if (ch->kind == CHANGE_STOP) {
@@ -269,7 +272,7 @@ static bool read_message(struct change *ch, const struct turn_view *v)
     struct tr_err err = {0};
 
     ch->message = (struct message){0};
-    if (v->user == NULL)
+    if (v->user == NULL || (v->deleted && v->user->sealed_len == 0))
         return true;
     if (key == NULL) {
         change_read(&ch->base);
@@ -334,7 +337,7 @@ static void decide_edit(struct change *ch, const struct turn_view *v)
 
 static void decide(struct change *ch, const struct turn_view *v)
 {
-    ch->running = turn_running(v);
+    ch->running = v->variants < v->wanted;
     ch->work = (struct envelope){
         .kind = ENVELOPE_WORK, .chat = v->chat, .turn = v->turn, .variant = v->variants, .user = ch->base.chat->user};
     if (v->user != NULL) {
@@ -359,10 +362,33 @@ static void decide(struct change *ch, const struct turn_view *v)
         decide_edit(ch, v);
         break;
     case CHANGE_DELETE:
-        if (read_message(ch, v))
+        if (!read_message(ch, v))
+            break;
+        if (v->deleted)
+            change_write(&ch->base); /* the event that stands */
+        else
             write_event(ch, v, TURN_EVENT_DELETE, v->variants);
         break;
     }
+}
+
+/*
+ * It was deleted before, and whoever did it may have been killed on the way: the same event is issued again, so that the words
+ * go, and all that follows is done again.  Somebody who finds the words gone is told that there is no such turn.
+ */
+static void delete_again(struct change *ch, const struct turn_view *v, const struct turn_row *rows, size_t n)
+{
+    ch->gone = true;
+    for (size_t i = 0; i < n; i++) {
+        if (rows[i].part == PART_STATE && rows[i].event == TURN_EVENT_DELETE)
+            ch->row = rows[i];
+        else if (rows[i].sealed_len > 0)
+            ch->gone = false;
+    }
+    buf_clear(&ch->sealed);
+    if (v->user == NULL || v->user->sealed_len == 0) /* which media it had, it does not tell any more */
+        desk_media_stored(ch->base.d, &ch->base.chat->user);
+    decide(ch, v);
 }
 
 /* ---- finding */
@@ -389,10 +415,9 @@ static void on_turn(void *ctx, enum tr_rc rc, const struct turn_row *rows, size_
         return;
     }
     turn_fold(rows, n, &v);
-    if (v.deleted &&
-        ch->kind == CHANGE_DELETE) /* a kill may have left its media; which ones, it does not tell any more */
-        desk_media_stored(ch->base.d, &ch->base.chat->user);
-    if (v.deleted)
+    if (v.deleted && ch->kind == CHANGE_DELETE)
+        delete_again(ch, &v, rows, n);
+    else if (v.deleted)
         desk_request_broke(&ch->base, "read", TR_NOT_FOUND, NULL);
     else
         decide(ch, &v);

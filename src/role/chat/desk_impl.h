@@ -262,7 +262,7 @@ void desk_follow_resume(struct desk *d, struct desk_follow *f, bool texts);
 /* A regeneration's reply that was found in the history. */
 void desk_reply_found(struct desk *d, struct chat *c, const struct envelope *env, const char *text, size_t len);
 void desk_send_reply(struct desk *d, struct desk_follow *f, const struct desk_reply *reply, const char *code);
-/* The turn or, where it is nil, the whole chat is deleted: tell the followers but `except`. */
+/* The turn or, where it is nil, the whole chat is deleted: tell the followers but `except`.  Told before: nothing. */
 void desk_follow_deleted(struct desk *d, struct chat *c, const struct uuid *turn, const struct desk_viewer *except);
 
 /* ---- catchup.c */
@@ -313,6 +313,10 @@ enum tr_rc desk_row_open(const struct seal_key *key, const struct turn_row *row,
 /* The user's message of a turn: opened behind what is in `out`, and taken apart; it borrows from `out`. */
 enum tr_rc desk_row_message(const struct seal_key *key, const struct turn_row *row, struct buf *out,
                             struct message *ret_message, struct tr_err *err) TR_MUST_CHECK;
+
+/* ---- forget.c */
+/* The history says that the chat is gone: its key is forgotten, what runs for it is stopped, its followers here are told. */
+void desk_chat_gone(struct desk *d, const struct uuid *chat);
 
 /* ---- media.c */
 /* Nothing of these waits for an answer; what can't be let go of is told in the log. */

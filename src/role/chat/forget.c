@@ -1,5 +1,10 @@
-/* forget - a whole chat is deleted: its key first, then its rows (history), then everybody is told. */
+/*
+ * forget - a whole chat is deleted: in the history (port/history.h, rules 8 and 9), then everybody is told.
+ * A deletion that was begun and cut off is finished by the history; whoever asks again, of a chat that is gone, has it told again.
+ */
 #include "role/chat/desk_impl.h"
+
+#include "base/fault.h"
 
 #include <string.h>
 
@@ -31,46 +36,64 @@ static void stop_running(struct desk *d, const struct chat *c)
     }
 }
 
-/* It is deleted already, or never was; a kill may have left media of it. */
-static void forget_left(struct forgetting *f)
+/* Nothing of it is left in the history.  Everybody is told: who deleted it may have been killed before that. */
+static void forget_tell(struct forgetting *f)
 {
-    desk_media_chat_deleted(f->base.d, &f->user, &f->chat);
-    desk_request_broke(&f->base, "delete", TR_NOT_FOUND, NULL);
-}
-
-static void on_deleted(void *ctx, enum tr_rc rc, const struct tr_err *err)
-{
-    struct forgetting *f = ctx;
     struct desk *d = f->base.d;
     struct registry *reg = d->env.registry;
     struct envelope env = {.kind = ENVELOPE_DELETED, .chat = f->chat};
     struct tr_op *op = NULL;
-    struct chat *c;
+
+    keyring_forget(d->env.keyring, &f->chat);
+    if (reg->ops->context_drop(reg, &f->chat, desk_ignore, NULL, &op, NULL) != TR_OK)
+        op = NULL;                     /* without its key nobody can read it, and it has a TTL */
+    desk_tell(d, TOPIC_CONTROL, &env); /* the workers forget the key */
+    memcpy(env.origin, d->queue, strnlen(d->queue, ENVELOPE_ORIGIN_MAX));
+    desk_tell(d, topic_notify(&f->chat), &env);
+    desk_media_chat_deleted(d, &f->user, &f->chat);
+}
+
+void desk_chat_gone(struct desk *d, const struct uuid *chat)
+{
+    struct chat *c = desk_chat_find(d, chat);
+
+    keyring_forget(d->env.keyring, chat);
+    if (c == NULL)
+        return;
+    c->refs++;
+    stop_running(d, c);
+    desk_follow_deleted(d, c, &uuid_nil, NULL);
+    desk_chat_unref(d, c);
+}
+
+/* It is deleted already, or never was. */
+static void forget_left(struct forgetting *f)
+{
+    struct desk *d = f->base.d;
+    const struct uuid chat = f->chat;
+
+    forget_tell(f);
+    desk_request_broke(&f->base, "delete", TR_NOT_FOUND, NULL);
+    desk_chat_gone(d, &chat);
+}
+
+/* TR_NOT_FOUND: it was there a moment ago, and is gone by now: our own deletion, issued again, or somebody else's. */
+static void on_deleted(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    struct forgetting *f = ctx;
 
     if (desk_request_over(&f->base))
         return;
-    if (rc == TR_NOT_FOUND) {
-        forget_left(f);
-        return;
-    }
-    if (rc != TR_OK) {
+    if (rc != TR_OK && rc != TR_NOT_FOUND) {
         if (!desk_rc_again(rc) || !desk_request_again(&f->base, forget_delete))
             desk_request_broke(&f->base, "delete", rc, err);
         return;
     }
-    keyring_forget(d->env.keyring, &f->chat);
-    if (reg->ops->context_drop(reg, &f->chat, desk_ignore, NULL, &op, NULL) != TR_OK)
-        op = NULL; /* without its key nobody can read it, and it has a TTL */
-    memcpy(env.origin, d->queue, strnlen(d->queue, ENVELOPE_ORIGIN_MAX));
-    desk_tell(d, topic_notify(&f->chat), &env);
-    desk_media_chat_deleted(d, &f->user, &f->chat);
+    fault_point("forget.deleted");
+    forget_tell(f);
     if (f->base.viewer != NULL)
         f->done(f->ctx, NULL, -1);
-    c = desk_chat_find(d, &f->chat);
-    if (c != NULL) {
-        stop_running(d, c);
-        desk_follow_deleted(d, c, &uuid_nil, NULL);
-    }
+    desk_chat_gone(f->base.d, &f->chat);
     desk_request_end(&f->base);
 }
 

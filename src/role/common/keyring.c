@@ -1,7 +1,8 @@
 /*
  * keyring - see keyring.h.
  * A key at hand is an entry: in a hash table by chat, and in a ring by age of its last use.  One that is not is fetched
- * once, however many wait for it.
+ * once, however many wait for it.  Nothing can tell every process of every deleted chat for certain, so no key is kept for
+ * longer than KEPT_MS without being read again: that is how long a destroyed one may live on in a process that was not told.
  */
 #include "role/common/keyring.h"
 
@@ -11,12 +12,15 @@
 
 #define KEYS_MAX 24576 /* about 2.5 MB; more than one process has chats open */
 #define BUCKETS 16384
+#define KEPT_MS UINT64_C(600000)
+#define SWEEP_MS UINT64_C(30000)
 
 struct entry {
     struct entry *hash_next;
     struct entry *newer, *older;
     enum seal_owner owner;
     struct uuid chat; /* or user */
+    uint64_t read_ms; /* when the history had it */
     struct seal_key key;
 };
 
@@ -56,6 +60,7 @@ struct keyring {
     size_t n;
     struct fetch *fetches;
     size_t waiting; /* calls on their way */
+    struct loop_timer *timer;
 };
 
 static struct entry **bucket(struct keyring *k, const struct uuid *chat)
@@ -131,6 +136,23 @@ static void keep(struct keyring *k, enum seal_owner owner, const struct uuid *ch
         k->n++;
     }
     e->key = *key;
+    e->read_ms = loop_now_ms(k->loop);
+}
+
+void keyring_expire(struct keyring *k, uint64_t now_ms)
+{
+    for (struct entry *e = k->oldest, *newer; e != NULL; e = newer) {
+        newer = e->newer;
+        if (now_ms - e->read_ms >= KEPT_MS)
+            drop(k, e);
+    }
+}
+
+static void on_sweep(void *ctx)
+{
+    struct keyring *k = ctx;
+
+    keyring_expire(k, loop_now_ms(k->loop));
 }
 
 enum tr_rc keyring_new(struct loop *loop, struct history *history, const struct seal_master *master,
@@ -138,8 +160,10 @@ enum tr_rc keyring_new(struct loop *loop, struct history *history, const struct 
 {
     struct keyring *k = calloc(1, sizeof *k);
 
-    if (k == NULL)
+    if (k == NULL || timer_start(loop, SWEEP_MS, SWEEP_MS, on_sweep, k, &k->timer) != TR_OK) {
+        free(k);
         return tr_fail(err, TR_NOMEM, "keyring");
+    }
     k->loop = loop;
     k->history = history;
     k->master = master;
@@ -152,6 +176,7 @@ void keyring_free(struct keyring *k)
     if (k == NULL)
         return;
     assert(k->waiting == 0);
+    timer_stop(k->timer);
     while (k->fetches != NULL) { /* nobody waits for these any more */
         struct fetch *f = k->fetches;
 

@@ -130,6 +130,8 @@ void turn_enter(struct turn *t, enum turn_phase phase);
 void turn_on_due(struct turn *t);
 void turn_stop(struct turn *t);      /* the user's wish */
 void turn_hand_back(struct turn *t); /* give it up uncounted: somebody else's, or later */
+/* The history knows no such turn, or its chat is gone: nobody is left to answer. */
+void turn_forgotten(struct turn *t);
 void turn_free(struct turn *t);
 /* Settle and forget.  cause: with SETTLE_FAILED and SETTLE_DEAD_LETTER. */
 enum settle { SETTLE_ACK, SETTLE_LATER, SETTLE_FAILED, SETTLE_DEAD_LETTER };

@@ -8,6 +8,8 @@
  */
 #include "role/inference/impl.h"
 
+#include "role/common/keyring.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,8 +130,11 @@ static void on_control(void *ctx, const struct queue_incoming *msg)
     struct envelope env;
     struct turn *t = NULL;
 
-    if (envelope_decode(msg->body.data, msg->body.len, &env, NULL) == TR_OK)
-        t = inference_find(r, &env.turn, env.variant);
+    if (envelope_decode(msg->body.data, msg->body.len, &env, NULL) != TR_OK)
+        return;
+    if (env.kind == ENVELOPE_DELETED && uuid_is_nil(&env.turn))
+        keyring_forget(r->env.keyring, &env.chat);
+    t = inference_find(r, &env.turn, env.variant);
     if (t == NULL || !uuid_eq(&t->work.chat, &env.chat))
         return;
     if (env.kind == ENVELOPE_STOP)

@@ -19,11 +19,42 @@
 
 /* --- the key --- */
 
+static void on_keyless(void *ctx, enum tr_rc rc, const struct history_chat *chat, bool mine, const struct tr_err *err)
+{
+    struct turn *t = ctx;
+
+    (void)chat;
+    (void)mine;
+    t->op = NULL;
+    if (t->r == NULL) {
+        turn_free(t);
+    } else if (rc == TR_NOT_FOUND) { /* forgotten (contract 11.15) */
+        turn_forgotten(t);
+    } else if (rc == TR_OK) {
+        struct tr_err lost = {0};
+
+        rc = tr_fail(&lost, TR_NOT_FOUND, "the chat is there, and its data key is not");
+        turn_fail(t, "internal", false, rc, &lost);
+    } else {
+        turn_trouble(t, "turn.key", rc, err);
+    }
+}
+
+/* No key: only the history can say that the chat is gone.  A turn that was accepted is never dropped for want of a key. */
+static void load_keyless(struct turn *t)
+{
+    struct history *h = t->r->env.history;
+    struct tr_err err = {0};
+    const enum tr_rc rc = h->ops->chat_get(h, &t->work.chat, on_keyless, t, &t->op, &err);
+
+    if (rc != TR_OK)
+        turn_trouble(t, "turn.key", rc, &err);
+}
+
 static void with_key(struct turn *t, enum tr_rc rc, const struct seal_key *key, const struct tr_err *err)
 {
-    if (rc == TR_NOT_FOUND) { /* forgotten (contract 11.15) */
-        turn_log(t, LOG_DEBUG, "turn.forgotten", rc, "");
-        turn_finish(t, SETTLE_ACK, 0, NULL);
+    if (rc == TR_NOT_FOUND) {
+        load_keyless(t);
     } else if (rc == TR_INVALID) { /* no other key will come */
         turn_fail(t, "internal", true, rc, err);
     } else if (rc != TR_OK) {
@@ -288,7 +319,7 @@ static void on_turn(void *ctx, enum tr_rc rc, const struct turn_row *rows, size_
     if (t->r == NULL) {
         turn_free(t);
     } else if (rc == TR_NOT_FOUND) {
-        turn_finish(t, SETTLE_ACK, 0, NULL);
+        turn_forgotten(t);
     } else if (rc != TR_OK) {
         turn_trouble(t, "turn.load", rc, err);
     } else {

@@ -212,8 +212,7 @@ static void on_stored(void *ctx, enum tr_rc rc, bool mine, uint64_t change, cons
         return;
     }
     if (rc == TR_NOT_FOUND) { /* deleted meanwhile: late stores are dropped */
-        inference_settled(t->r, &t->key.turn);
-        turn_finish(t, SETTLE_ACK, 0, NULL);
+        turn_forgotten(t);
         return;
     }
     if (rc != TR_OK) {

@@ -30,6 +30,7 @@
 
 #include "base/fault.h"
 #include "base/metrics.h"
+#include "role/common/keyring.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -166,6 +167,14 @@ void turn_finish(struct turn *t, enum settle settle, uint64_t delay_ms, const ch
         break;
     }
     let_go(t);
+}
+
+void turn_forgotten(struct turn *t)
+{
+    turn_log(t, LOG_DEBUG, "turn.forgotten", TR_NOT_FOUND, "");
+    keyring_forget(t->r->env.keyring, &t->work.chat); /* if the turn alone is gone, the next one reads the key again */
+    inference_settled(t->r, &t->key.turn);
+    turn_finish(t, SETTLE_ACK, 0, NULL);
 }
 
 void turn_hand_back(struct turn *t)

@@ -332,8 +332,9 @@ static void job_open(struct job *job, enum tr_rc rc, const struct seal_key *key,
 {
     struct tr_err mine = {0};
 
-    if (rc == TR_NOT_FOUND) { /* the chat is forgotten */
-        job_end(job, SETTLE_ACK, 0);
+    if (rc == TR_NOT_FOUND) { /* forgotten, or lost: inference, which reads the history, tells which */
+        job->env.sealed = (struct slice){0};
+        job_route(job);
         return;
     }
     if (rc == TR_OK) {

@@ -343,6 +343,93 @@ static void two_gateways(void **state)
     desk_viewer_release(second, &other.v);
 }
 
+static void delete_behind(void)
+{
+    struct history *h = fx.env.history;
+    struct wait w = {.loop = fx.loop};
+
+    assert_int_equal(wait_end(&w, h->ops->chat_delete(h, &fx.chat, wait_done, &w, &w.op, &w.err)), TR_OK);
+}
+
+/* Who deleted the chat was killed before it told anybody: whoever sends next learns of it, and so do all others here. */
+static void untold_to_the_sender(void **state)
+{
+    static struct view w, other;
+    struct answer a;
+
+    (void)state;
+    view_init(&w);
+    view_init(&other);
+    open_chat(&w, NULL);
+    open_chat(&other, NULL);
+    delete_behind();
+    assert_non_null(keyring_peek(fx.env.keyring, &fx.chat));
+    a = send_text(&w, "late", "x");
+    assert_string_equal(a.code, "not_found");
+    expect_log(&w, "opened gone ");
+    expect_log(&other, "opened gone ");
+    assert_null(keyring_peek(fx.env.keyring, &fx.chat));
+    desk_viewer_release(desk, &w.v);
+    desk_viewer_release(desk, &other.v);
+}
+
+/* The same, asked for again: not found, and told to those here and at other gateways. */
+static void untold_and_asked_again(void **state)
+{
+    static struct view w, other;
+    struct desk *first = desk;
+    struct answer a;
+
+    (void)state;
+    view_init(&w);
+    view_init(&other);
+    other.second = true;
+    open_chat(&w, NULL);
+    desk = second;
+    open_chat(&other, NULL);
+    desk = first;
+    delete_behind();
+    CHANGE(desk_chat_delete(desk, &w.v, &fx.chat, on_ok, &a));
+    assert_string_equal(a.code, "not_found");
+    expect_log(&w, "opened gone ");
+    expect_log(&other, "opened gone ");
+    desk_viewer_release(desk, &w.v);
+    desk_viewer_release(second, &other.v);
+}
+
+/* A turn's deletion that nobody was told of: asked for again, it is told.  The words are gone by then: so, it says, is the turn. */
+static void untold_turn(void **state)
+{
+    static struct view w, other;
+    struct turn_row event = {
+        .part = PART_STATE, .event = TURN_EVENT_DELETE, .speaker = SPEAKER_SYSTEM, .created_ms = 1};
+    struct desk *first = desk;
+    struct answer a, t;
+
+    (void)state;
+    view_init(&w);
+    view_init(&other);
+    other.second = true;
+    open_chat(&w, NULL);
+    desk = second;
+    open_chat(&other, NULL);
+    desk = first;
+    t = send_text(&w, "one", "x");
+    expect_log(&other, "opened turn2:x ");
+    event.chat = fx.chat;
+    event.turn = t.id;
+    append(&fx, &event);
+    CHANGE(desk_delete(desk, &w.v, &t.id, on_ok, &a));
+    assert_string_equal(a.code, "not_found");
+    expect_log(&other, "deleted2 ");
+    CHANGE(desk_delete(desk, &w.v, &t.id, on_ok, &a)); /* told once */
+    assert_string_equal(a.code, "not_found");
+    expect_log(&other, "");
+    assert_non_null(await_seen(&fx, ENVELOPE_STOP, &t.id, 1)); /* its reply was being written */
+    desk_viewer_release(desk, &w.v);
+    desk_viewer_release(second, &other.v);
+}
+
 static int setup_small(void **state)
 {
     int rc;
@@ -387,6 +474,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_it_heard_of, setup_flaky, teardown),
         cmocka_unit_test_setup_teardown(lost_answers, setup_flaky, teardown),
         cmocka_unit_test_setup_teardown(two_gateways, setup_two, teardown),
+        cmocka_unit_test_setup_teardown(untold_to_the_sender, setup, teardown),
+        cmocka_unit_test_setup_teardown(untold_and_asked_again, setup_two, teardown),
+        cmocka_unit_test_setup_teardown(untold_turn, setup_two, teardown),
         cmocka_unit_test_setup_teardown(no_room, setup_small, teardown),
     };
 

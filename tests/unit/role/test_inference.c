@@ -310,7 +310,7 @@ static void make_foreign_chat(struct house *h)
 
     h->f.master = foreign_master();
     do { /* in the partition that is watched */
-        make_chat(&h->f);
+        make_chat_of(&h->f, false);
     } while (topic_notify(&h->f.chat) != topic);
     seal_master_free(h->f.master);
     h->f.master = master;
