@@ -58,17 +58,18 @@ class Faults:
 
     # ---- the servers
 
-    async def started_again(self, name):
-        """Start it; returns when a bare client of it was answered."""
+    async def back(self, name, verb, *args):
+        """What the verb starts or mends; returns when a bare client of every node of the server was answered."""
         self.launched = time.monotonic()
-        start = asyncio.ensure_future(self.thread(self.servers.do, name, "start"))
+        doing = asyncio.ensure_future(self.thread(self.servers.do, name, verb, *args))
+        end = self.launched + 120
         while not await self.thread(bare.answers, self.servers, name):
-            if start.done() and start.exception():
+            if (doing.done() and doing.exception()) or time.monotonic() > end:
                 break
             await asyncio.sleep(0.05)
         at = time.monotonic()
         self.returned()
-        await start
+        await doing
         return at
 
     async def restart(self, name):
@@ -77,7 +78,7 @@ class Faults:
             await asyncio.sleep(max(0, self.started + YOUNG - time.monotonic()))
         await self.thread(self.servers.do, name, verb)
         await asyncio.sleep(self.rng.uniform(0, 1))
-        return "%s %s" % (name, verb), await self.started_again(name)
+        return "%s %s" % (name, verb), await self.back(name, "start")
 
     async def redis(self, *args):
         return await self.thread(self.servers.ask, "redis", "cli", *args)
@@ -97,7 +98,7 @@ class Faults:
         await self.thread(self.servers.do, "redis", "kill")
         os.replace(aside, dump)
         try:
-            return "as it was %.1f s before" % age, await self.started_again("redis")
+            return "as it was %.1f s before" % age, await self.back("redis", "start")
         finally:
             os.remove(dump)  # the next start is with nothing again
 
@@ -145,13 +146,12 @@ class Faults:
         await self.thread(self.servers.do, self.three, "kill", n)
         return self.away, None
 
-    async def without_node(self, verb, back):
+    async def without_node(self, verb, undo):
         n, what = await self.draw_node()
         seconds = self.rng.uniform(1, 12)
         await self.thread(self.servers.do, self.three, verb, n)
         await asyncio.sleep(seconds)
-        await self.thread(self.servers.do, self.three, back, n)
-        return "%s for %.1f s" % (what, seconds), None
+        return "%s for %.1f s" % (what, seconds), await self.back(self.three, undo, n)
 
     async def heal(self):
         if self.away is not None:

@@ -1,5 +1,5 @@
-"""bare.py: does a server answer?  Asked by the barest client of each, so that what a server takes to come back can be told apart from what
-our processes take to find it again."""
+"""bare.py: does a server answer, each of its nodes?  Asked by the barest client of each, so that what a server takes to come back can be told
+apart from what our processes take to find it again."""
 import re
 import socket
 import struct
@@ -15,6 +15,12 @@ def place(url):
     """(user, password, host, port)"""
     user, password, host, port = re.match(r"\w+://(?:([^:@/]*):([^@/]*)@)?([^:,/]+):(\d+)", url).groups()
     return user or "", password or "", host, int(port)
+
+
+def nodes(url):
+    """A URL for each of its hosts."""
+    head, hosts, tail = re.match(r"(\w+://(?:[^@/]*@)?)([^/]+)(.*)", url).groups()
+    return [head + host + tail for host in hosts.split(",")]
 
 
 def redis(servers):
@@ -94,11 +100,12 @@ class Amqp:
 
 
 def rabbitmq(servers):
-    client = Amqp(*place(servers.env["TROUPE_TEST_AMQP"]))
-    try:
-        client.confirmed("bare")
-    finally:
-        client.s.close()
+    for n, url in enumerate(nodes(servers.env["TROUPE_TEST_AMQP"])):
+        client = Amqp(*place(url))
+        try:
+            client.confirmed("bare.%d" % n)
+        finally:
+            client.s.close()
     return True
 
 
@@ -107,9 +114,12 @@ def postgres(servers):
 
 
 def cassandra(servers):
-    client = Cql(servers.stores()["TROUPE_HISTORY"])
-    client.run("SELECT * FROM %s.chats LIMIT 1" % client.keyspace)
-    client.s.close()
+    for url in nodes(servers.stores()["TROUPE_HISTORY"]):
+        client = Cql(url, WAIT)
+        try:
+            client.run("SELECT * FROM %s.chats LIMIT 1" % client.keyspace, consistency=4)
+        finally:
+            client.s.close()
     return True
 
 

@@ -6,10 +6,10 @@ import struct
 class Cql:
     """As much of Cassandra's protocol as a statement without values needs."""
 
-    def __init__(self, url):
+    def __init__(self, url, timeout=30):
         self.keyspace = url.rsplit("/", 1)[1].split("?")[0]
         host, port = url.split("//")[1].split("/")[0].split("@")[-1].split(",")[0].rsplit(":", 1)
-        self.s = socket.create_connection((host, int(port)), timeout=30)
+        self.s = socket.create_connection((host, int(port)), timeout=timeout)
         self.call(1, struct.pack(">HH11sH5s", 1, 11, b"CQL_VERSION", 5, b"3.0.0"))
 
     def take(self, n):
@@ -27,6 +27,6 @@ class Cql:
         assert opcode != 0, answer
         return answer
 
-    def run(self, text):
+    def run(self, text, consistency=1):  # 4: QUORUM
         raw = text.encode()
-        return self.call(7, struct.pack(">I", len(raw)) + raw + struct.pack(">HB", 1, 0))
+        return self.call(7, struct.pack(">I", len(raw)) + raw + struct.pack(">HB", consistency, 0))
