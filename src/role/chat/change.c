@@ -257,12 +257,14 @@ static void decide_regenerate(struct change *ch, const struct turn_view *v)
 
 static void decide_choose(struct change *ch, const struct turn_view *v)
 {
-    if (ch->variant < 0 || ch->variant >= v->variants)
+    if (ch->variant < 0 || ch->variant >= v->variants) {
         desk_request_fail(&ch->base, "bad_request", "variant", 0, "The turn has no such variant.");
-    else if (ch->variant == v->chosen)
+    } else if (ch->variant == v->chosen) {
+        ch->told = true; /* asked again: a kill may have come between its row and the telling */
         change_done(ch);
-    else
+    } else {
         write_event(ch, v, TURN_EVENT_CHOOSE, ch->variant);
+    }
 }
 
 /* The message as it stands, into ch->message.  False: the key was pushed out of the keyring since; it is read again. */

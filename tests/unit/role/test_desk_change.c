@@ -51,6 +51,9 @@ static void regenerating(void **state)
     assert_string_equal(a.field, "variant");
     expect_log(&w, "ok ");
     expect_log(&other, "changed2:x/2/0 ");
+    CHANGE(desk_choose(desk, &w.v, &t.id, 0, on_ok, &a)); /* asked again: nobody may have been told */
+    expect_log(&w, "ok ");
+    expect_log(&other, "changed2:x/2/0 ");
     desk_viewer_release(desk, &w.v);
     desk_viewer_release(desk, &other.v);
 }
