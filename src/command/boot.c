@@ -8,7 +8,7 @@
 
 #define MASTER_KEY_CHECK "master_key_check"
 #define PAUSE_FIRST_MS 200
-#define PAUSE_MAX_MS 3000
+#define PAUSE_MAX_MS 500
 #define LOG_EVERY_MS 10000
 
 struct checking {

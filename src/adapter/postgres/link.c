@@ -23,7 +23,7 @@
 #include <string.h>
 
 #define PAUSE_FIRST_MS 50
-#define PAUSE_MAX_MS 1000
+#define PAUSE_MAX_MS 500
 #define CONNECT_MS 4000
 #define STUCK_MS 6000
 #define AGAIN_MAX 3

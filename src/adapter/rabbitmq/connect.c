@@ -27,7 +27,7 @@
 #define CONNECT_S 3
 #define RPC_S 5
 #define PAUSE_FIRST_MS 50
-#define PAUSE_MAX_MS 1000
+#define PAUSE_MAX_MS 500
 #define RESUBSCRIBE_MS 300
 #define BROKEN_AFTER 2
 #define YOUNG_S 12

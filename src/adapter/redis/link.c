@@ -21,7 +21,7 @@
 #include <sys/socket.h>
 
 #define PAUSE_FIRST_MS 50
-#define PAUSE_MAX_MS 1000
+#define PAUSE_MAX_MS 500
 #define CONNECT_MS 3000
 
 static struct metric reconnections = METRIC(METRIC_COUNTER, "troupe_reconnections_total", "service=\"registry\"",

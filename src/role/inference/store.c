@@ -11,7 +11,7 @@
 
 #define CHECK_MS 250 /* a generation shorter than this needs no second look at the stop mark */
 #define AGAIN_FIRST_MS 100
-#define AGAIN_LAST_MS 2000
+#define AGAIN_LAST_MS 500
 #define AGAIN_FOR_MS 30000 /* the same write again for so long */
 #define LATER_MS 1000
 #define CONTEXT_TTL_MS (24 * 3600 * 1000ull)

@@ -9,7 +9,8 @@
 
 #include <string.h>
 
-#define LOOK_MS 500       /* into the history */
+#define LOOK_FIRST_MS 50  /* into the history, after as long again as it has waited, */
+#define LOOK_MS 500       /* and at least so often */
 #define ASK_FIRST_MS 2000 /* then the predecessor's work is published again, */
 #define ASK_MS 5000       /* and again */
 #define WAIT_MAX_MS 10000 /* then it is put back */
@@ -38,6 +39,13 @@ void wait_over(struct turn *t, enum turn_phase phase)
     turn_enter(t, phase);
 }
 
+static uint64_t look_pause(uint64_t waited_ms)
+{
+    if (waited_ms < LOOK_FIRST_MS)
+        return LOOK_FIRST_MS;
+    return waited_ms < LOOK_MS ? waited_ms : LOOK_MS;
+}
+
 void wait_begin(struct turn *t)
 {
     const uint64_t now = loop_now_ms(t->r->env.loop);
@@ -48,7 +56,7 @@ void wait_begin(struct turn *t)
         turn_log(t, LOG_DEBUG, "turn.waits", TR_OK, "for its predecessor");
     }
     t->looked_ms = now;
-    inference_wake_at(t, now + LOOK_MS);
+    inference_wake_at(t, now + look_pause(now - t->waiting_ms));
 }
 
 static void ignore_done(void *ctx, enum tr_rc rc, const struct tr_err *err)

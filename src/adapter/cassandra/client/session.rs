@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout, timeout_at, Instant};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// Longer than a server takes to say itself that it timed out (2 s and a little).
 const ATTEMPT: Duration = Duration::from_millis(3000);
 /// Tables take long; and nodes that have just met refuse them now and then.
