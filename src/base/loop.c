@@ -283,6 +283,13 @@ uint64_t wall_ms(void)
     return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
+uint64_t wall_since_ms(uint64_t then_ms)
+{
+    const uint64_t now = wall_ms();
+
+    return now > then_ms ? now - then_ms : 0;
+}
+
 uint64_t mono_ns(void)
 {
     struct timespec ts;

@@ -54,6 +54,11 @@ struct uv_loop_s *loop_uv(struct loop *loop);
 
 /* Wall clock, milliseconds since 1970; any thread. */
 uint64_t wall_ms(void);
+/*
+ * Milliseconds since a time of the wall clock that another machine may have told: 0 where that is still to come here.  To
+ * show and to measure; what must happen in time goes by one clock alone (DESIGN.md, "Clocks").
+ */
+uint64_t wall_since_ms(uint64_t then_ms);
 /* Monotonic nanoseconds; any thread. */
 uint64_t mono_ns(void);
 

@@ -56,6 +56,7 @@ static const struct field fields[] = {
     FIELD(24, snapshot, TYPE_BOOL, 0),
     FIELD(25, sealed, TYPE_SEALED, 0),
     FIELD(REACH_TAG, reach, TYPE_U32, 0),
+    FIELD(27, again, TYPE_BOOL, 0),
 };
 #define FIELDS (sizeof fields / sizeof fields[0])
 

@@ -50,6 +50,7 @@ struct envelope {
     char code[24];
     uint32_t prompt_tokens, cached_tokens, completion_tokens, ttft_ms;
     bool snapshot;
+    bool again;          /* of WORK: not the only call for this variant, as far as its publisher knows */
     struct slice sealed; /* borrowed */
     uint32_t reach;      /* enum envelope_reach; a value that is not known: as 0 */
 };

@@ -5,6 +5,7 @@
  *   chosen   the newest stored variant, unless the newest choice of a stored variant was made when all of today's were
  *            known.  Greetings (no part 0) are stored together: there it is the first until one is regenerated.
  *   stop     an event for the variant that comes next
+ *   attempts the events of later attempts at it
  */
 #include "domain/turn.h"
 
@@ -63,6 +64,11 @@ static struct events look_at_events(const struct turn_row *rows, size_t n, struc
             continue;
         if (r->event == TURN_EVENT_STOP && r->variant == v->variants)
             v->stop = true;
+        if (r->event == TURN_EVENT_ATTEMPT && r->variant == v->variants) {
+            v->attempts++;
+            if (r->rev > v->last_attempt)
+                v->last_attempt = r->rev;
+        }
         if (r->event == TURN_EVENT_CHOOSE && r->variant < v->variants && newer(r, e.choice))
             e.choice = r;
         if (r->event == TURN_EVENT_REGENERATE) {
@@ -101,7 +107,7 @@ void turn_fold(const struct turn_row *rows, size_t n, struct turn_view *ret_view
 
     memset(&v, 0, sizeof v);
     v.chosen = -1;
-    v.user_rev = -1;
+    v.user_rev = v.last_attempt = -1;
     if (n > 0) {
         v.exists = true;
         v.chat = rows[0].chat;

@@ -3,7 +3,8 @@
  * Contract 9, 11.3, 11.8, 11.9.  Pure.
  *
  * Parts of a turn: 0 the user's message (rev 0, an edit is the next rev), 1… the variants (variant + 1, rev 0 only),
- * PART_STATE the turn's state: each rev is one event (stop, choose, delete, regenerate), PART_NOTES what preprocess found.
+ * PART_STATE the turn's state: each rev is one event (stop, choose, delete, regenerate, another attempt; unknown ones count
+ * for nothing), PART_NOTES what preprocess found.
  */
 #ifndef DOMAIN_TURN_H
 #define DOMAIN_TURN_H
@@ -22,6 +23,7 @@ enum turn_event {
     TURN_EVENT_CHOOSE, /* variant: the chosen one; known: how many variants were stored when it was chosen */
     TURN_EVENT_DELETE,
     TURN_EVENT_REGENERATE, /* variant: the number of the new one, that is to be generated */
+    TURN_EVENT_ATTEMPT,    /* variant: the one that another attempt begins at; known: random, whose attempt it is */
 };
 
 /* One row.  Text is sealed; the rest is plain, for metrics and datasets. */
@@ -54,12 +56,13 @@ struct turn_view {
     const struct turn_row *user;                       /* newest revision of part 0; NULL: the greeting */
     const struct turn_row *variant[TURN_VARIANTS_MAX]; /* [n] stored variant n or NULL */
     int variants;                                      /* stored ones: they stand at 0 … variants-1 */
-    int wanted;       /* how many there are to be: 1 + the regenerations (greeting: what is stored) */
-    int chosen;       /* -1: none stored yet; a greeting's is the first, until one is chosen or regenerated */
-    bool stop;        /* the running variant is marked to stop */
-    int32_t next_rev; /* the rev for the next state event */
-    int32_t user_rev; /* rev of `user`, -1 without one */
-    uint64_t change;  /* the greatest of the rows */
+    int wanted;                 /* how many there are to be: 1 + the regenerations (greeting: what is stored) */
+    int chosen;                 /* -1: none stored yet; a greeting's is the first, until one is chosen or regenerated */
+    bool stop;                  /* the running variant is marked to stop */
+    int32_t next_rev;           /* the rev for the next state event */
+    int32_t user_rev;           /* rev of `user`, -1 without one */
+    int attempts, last_attempt; /* later attempts at the running variant: how many, and the last one's rev (-1: none) */
+    uint64_t change;            /* the greatest of the rows */
     uint64_t created_ms;
     const struct turn_row *notes;
 };

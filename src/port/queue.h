@@ -8,7 +8,8 @@
  *  3. A transient message (or any message of a transient queue) never touches the disk, may be lost, and is confirmed at
  *     once; publish it with done == NULL, ret_op == NULL if nobody waits.
  *  4. A delivery is held by its consumer until it is settled; what was not settled when the consumer stopped, its process
- *     died or the connection broke, is delivered again, maybe to another consumer, with the same number of attempts.
+ *     died or the connection broke, is delivered again, maybe to another consumer, with the same number of attempts.  Every
+ *     delivery but the first says so (`again`); the first may say it, too.
  *  5. Settling is the end of the delivery, whatever becomes of the wish: an ack that is lost means a redelivery.
  *  6. Messages of a queue are delivered in the order of publishing as far as nothing was put back.
  *  7. `publish` to a queue at its length limit says TR_BUSY, and nothing is written; to one never declared, TR_NOT_FOUND.
@@ -61,6 +62,7 @@ struct queue_incoming {
     const char *queue;
     struct slice body; /* of a transient message: until the callback returns */
     uint32_t attempts; /* counted failures so far: 0 at first */
+    bool again;        /* a consumer may have had it before */
 };
 
 typedef void queue_done(void *ctx, enum tr_rc rc, const struct tr_err *err);

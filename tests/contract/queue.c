@@ -218,12 +218,15 @@ static void rule4_redelivery(void **state)
     t.act = KEEP;
     support_count(b.loop, &t.hand_n, 2);
     assert_int_equal(t.attempts[2], 1);
+    assert_false(t.again[0] || t.again[1]);
+    assert_true(t.again[2] && t.again[3]);
     taker_stop(&t);
     /* In hand when the consumer stopped: can be handed back, another consumer gets it. */
     taker_start(&u, &b, "a", 0, KEEP);
     b.q->ops->retry(b.q, t.hand[0], false, 0, NULL);
     support_count(b.loop, &u.n, 1);
     assert_int_equal(u.attempts[0], 1);
+    assert_true(u.again[0]);
     taker_stop(&u);
     bench_close(&b); /* both unsettled */
     bench_open(&b);
@@ -235,6 +238,36 @@ static void rule4_redelivery(void **state)
         assert_true(strcmp(u.text[0], want[1]) == 0 && strcmp(u.text[1], want[0]) == 0);
     assert_int_equal(u.attempts[0], 1);
     assert_int_equal(u.attempts[1], 1);
+    assert_true(u.again[0] && u.again[1]);
+    bench_end(&b);
+}
+
+/* No failure is counted, and all the same it was handed out before: held and given again, stopped, of a process that died. */
+static void rule4_again(void **state)
+{
+    struct bench b = bench_new("again");
+    struct taker t, u;
+
+    (void)state;
+    assert_int_equal(bench_declare(&b, "a", QUEUE_DURABLE, 0, false), TR_OK);
+    assert_int_equal(bench_publish(&b, "a", "one"), TR_OK);
+    taker_start(&t, &b, "a", 0, KEEP);
+    support_count(b.loop, &t.n, 1);
+    b.q->ops->retry(b.q, t.hand[0], false, 10, NULL);
+    support_count(b.loop, &t.n, 2);
+    taker_stop(&t);
+    b.q->ops->retry(b.q, t.hand[1], false, 0, NULL);
+    taker_start(&u, &b, "a", 0, KEEP);
+    support_count(b.loop, &u.n, 1);
+    taker_stop(&u);
+    bench_close(&b);
+    assert_false(t.again[0]);
+    assert_true(t.again[1] && u.again[0]);
+    bench_open(&b);
+    taker_start(&u, &b, "a", 0, ACK);
+    support_count(b.loop, &u.n, 1);
+    assert_int_equal(u.attempts[0], 0);
+    assert_true(u.again[0]);
     bench_end(&b);
 }
 
@@ -533,6 +566,7 @@ int main(void)
         cmocka_unit_test(rule3_transient_never_on_disk),
         cmocka_unit_test(rule3_transient_queue),
         cmocka_unit_test(rule4_redelivery),
+        cmocka_unit_test(rule4_again),
         cmocka_unit_test(rule4_prefetch_and_turns),
         cmocka_unit_test(rule4_single_active),
         cmocka_unit_test(rule6_order),

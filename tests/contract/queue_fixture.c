@@ -124,6 +124,7 @@ void taker_on_message(void *ctx, const struct queue_incoming *msg)
     if (t->n < TAKEN_MAX) {
         memcpy(t->text[t->n], msg->body.data, cut);
         t->attempts[t->n] = msg->attempts;
+        t->again[t->n] = msg->again;
         t->transient[t->n] = msg->delivery == NULL;
     }
     t->n++;

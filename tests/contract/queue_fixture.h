@@ -53,6 +53,7 @@ struct taker {
     size_t hand_n;
     struct queue_delivery *hand[TAKEN_MAX];
     uint32_t attempts[TAKEN_MAX];
+    bool again[TAKEN_MAX];
     char text[TAKEN_MAX][32]; /* of the first ones */
     bool transient[TAKEN_MAX];
     size_t bytes;

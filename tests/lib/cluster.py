@@ -25,6 +25,7 @@ class Process:
         self.name = "%s.%d" % (role, n)
         self.log_path = os.path.join(cluster.folder, self.name + ".log")
         self.port = free_port() if role == "gateway" else None
+        self.prefix = ()  # a command that becomes it: ["env", "NAME=value"]
         self.proc, self.ready, self.starts, self.stopping = None, threading.Event(), 0, False
         self.thread = None
         self.links = {}  # server -> names of its links
@@ -38,7 +39,7 @@ class Process:
             env["TROUPE_LISTEN"] = "127.0.0.1:%d" % self.port
         self.ready.clear()
         with open(self.log_path, "ab") as log:
-            self.proc = subprocess.Popen([BINARY, self.role, *self.args], cwd=self.cluster.folder, env=env,
+            self.proc = subprocess.Popen([*self.prefix, BINARY, self.role, *self.args], cwd=self.cluster.folder, env=env,
                                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
         self.starts += 1
 

@@ -1,6 +1,7 @@
 """The roles as processes on the real servers: init, doctor, several gateways, dedicated workers, a worker's death.  One set of
 servers for all; each test has its own cluster of ours.  (tests/fault/canary_servers.py searches the servers' folders.)"""
 import asyncio
+import glob
 import json
 import os
 import re
@@ -252,6 +253,46 @@ async def a_leaving_worker_gets_nothing_new():
         await a.close()
 
 
+def attempts_of(client, turn):
+    """The attempts whose deltas came, in their order, each with the offset of its first."""
+    seen = {}
+    for e in client.events:
+        if e["type"] == "delta" and e["turn"] == turn:
+            seen.setdefault(e["attempt"], e["offset"])
+    return seen
+
+
+async def clocks_apart():
+    """A worker is stopped in the middle of its replies, and another one, whose clock says earlier or later, takes over: what
+    that one writes is seen."""
+    for shift in ("+600s", "-600s"):
+        c = cluster("stub:?gap_ms=300", inference=2, TROUPE_LOG_LEVEL="debug")
+        victim = c.of("inference")[0]
+        # not the faketime command: that one stays between us and the worker, and a signal would be its
+        victim.prefix = ["env", "LD_PRELOAD=" + glob.glob("/usr/lib/*/faketime/libfaketime.so.1")[0], "FAKETIME=" + shift,
+                         "FAKETIME_DONT_FAKE_MONOTONIC=1"]
+        with c:
+            clients = []
+            for _ in range(8):
+                a = await Client(c.gateways()).connect()
+                clients.append((a, (await a.open("mira"))["chat"]))
+            turns = await asyncio.gather(*(a.say(chat, " ".join("word%d" % i for i in range(30))) for a, chat in clients))
+            for (a, chat), turn in zip(clients, turns):
+                await a.until(lambda e: e["type"] == "delta" and e["turn"] == turn)
+            victim.send(signal.SIGSTOP)
+            log = open(victim.log_path).read()
+            theirs = [(a, turn) for (a, chat), turn in zip(clients, turns)
+                      if chat in log and sum(e["type"] == "delta" for e in a.events) < 25]
+            assert theirs, "no chat of eight is at this worker, or all of its replies are done"
+            for a, turn in theirs:
+                assert (await a.reply(turn, timeout=30))["finish"] == "stop"
+                seen = attempts_of(a, turn)
+                assert len(seen) == 2 and list(seen) == sorted(seen) and set(seen.values()) == {0}, (shift, seen)
+            print("   %s: %d replies of the stopped worker begun anew, and seen" % (shift, len(theirs)))
+            for a, _ in clients:
+                await a.close()
+
+
 async def worker_in_trouble_leaves():
     with cluster("stub:?fail_word=breaks", inference=2, TROUPE_WORKER_ERRORS_MAX=3) as c:
         async with Client(c.gateways()) as a:
@@ -267,6 +308,6 @@ async def worker_in_trouble_leaves():
 with servers:
     try:
         run([init_twice_and_doctor, doctor_names_what_is_wrong, events_on_all_gateways, media_on_all_gateways, dedicated_workers_and_the_pool,
-             a_dead_worker_is_drained, a_leaving_worker_gets_nothing_new, worker_in_trouble_leaves])
+             a_dead_worker_is_drained, clocks_apart, a_leaving_worker_gets_nothing_new, worker_in_trouble_leaves])
     finally:
         shutil.rmtree(os.path.join(HERE, "..", "..", ".deps", "real-data"), ignore_errors=True)

@@ -284,6 +284,7 @@ static bool begin_delivery(struct rabbitmq_queue *q, const amqp_basic_deliver_t 
     d->consumer = (uint32_t)strtoul(tag[0] != '\0' ? tag + 1 : "0", NULL, 10);
     d->tag = tag[0] == 'd' ? m->delivery_tag : 0;
     d->epoch = q->conn_epoch;
+    d->again = m->redelivered != 0;
     sub = rmq_find_sub(q, d->consumer);
     if (sub != NULL)
         memcpy(d->name, sub->name, sizeof d->name);

@@ -130,8 +130,11 @@ void rmq_consumer_stop(struct queue *base, struct queue_consumer *c)
 
 static void to_role(struct queue_consumer *c, struct queue_delivery *d)
 {
-    const struct queue_incoming msg = {
-        .delivery = d->tag != 0 ? d : NULL, .queue = d->name, .body = {d->body, d->len}, .attempts = d->attempts};
+    const struct queue_incoming msg = {.delivery = d->tag != 0 ? d : NULL,
+                                       .queue = d->name,
+                                       .body = {d->body, d->len},
+                                       .attempts = d->attempts,
+                                       .again = d->again || d->attempts > 0};
 
     if (d->tag == 0) {
         c->on_message(c->ctx, &msg);
@@ -293,6 +296,7 @@ void rmq_retry(struct queue *base, struct queue_delivery *d, bool counted, uint6
         settle(q, RMQ_REQUEUE, d->epoch, d->tag);
         rmq_delivery_free(d);
     } else {
+        d->again = true;
         hold(c, d, loop_now_ms(q->loop) + (delay_ms > 0 ? delay_ms : 1)); /* never within this round of the loop */
     }
 }

@@ -84,6 +84,7 @@ struct queue_delivery {
     uint32_t attempts;
     uint64_t due_ms; /* of the wall clock; 0: now.  Held: of the loop's clock */
     bool in_hand;
+    bool again;                   /* a consumer may have had it */
     struct queue_consumer *owner; /* the loop's; NULL: it has stopped */
     char name[QUEUE_NAME_MAX + 1];
     uint8_t *body; /* owned */

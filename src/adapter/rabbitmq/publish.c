@@ -117,6 +117,7 @@ static bool give_again(struct rabbitmq_queue *q, struct rmq_op *op)
     d->epoch = op->epoch;
     d->tag = op->tag;
     d->consumer = op->consumer;
+    d->again = true;
     d->attempts = op->attempts < QUEUE_ATTEMPTS_MAX ? op->attempts : QUEUE_ATTEMPTS_MAX - 1;
     d->due_ms = wall_ms() + REFUSED_MS;
     memcpy(d->name, op->name, sizeof d->name);

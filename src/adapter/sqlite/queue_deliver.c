@@ -227,7 +227,8 @@ static void deliver_fanout(struct sqlite_queue *s, struct sq_queue *queue, struc
 static void deliver_one(struct sqlite_queue *s, struct sq_queue *queue, struct queue_consumer *c)
 {
     struct queue_delivery *m = queue->ready.first;
-    struct queue_incoming msg = {.queue = queue->name, .body = {m->body, m->len}, .attempts = m->attempts};
+    struct queue_incoming msg = {
+        .queue = queue->name, .body = {m->body, m->len}, .attempts = m->attempts, .again = m->again || m->attempts > 0};
 
     list_remove(&queue->ready, m);
     if (m->transient) {
@@ -236,6 +237,7 @@ static void deliver_one(struct sqlite_queue *s, struct sq_queue *queue, struct q
         return;
     }
     m->place = SQ_IN_HAND;
+    m->again = true;
     m->consumer = c;
     c->in_hand++;
     list_insert(&queue->in_hand, NULL, m);

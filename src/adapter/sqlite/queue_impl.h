@@ -48,6 +48,7 @@ struct queue_delivery {
     bool writing;  /* the batch under way reads it */
     bool changed;  /* in the list of changes */
     bool rewrite;  /* attempts or not_before differ from the row */
+    bool again;    /* a consumer had it, or may have had it in a process before this one */
     bool unwanted; /* its publisher was told that it did not land: never put back */
     size_t len;
     uint8_t body[];

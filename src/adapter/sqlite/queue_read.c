@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define WAIT_MAX_MS 300000 /* none is put back for longer; a clock that was set back would make it hours */
+
 static enum tr_rc read_queues(struct sqlite_queue *s, size_t sql, struct tr_err *err)
 {
     sqlite3_stmt *stmt = db_stmt(s->db, sql, err);
@@ -37,6 +39,7 @@ static enum tr_rc read_message(struct sqlite_queue *s, sqlite3_stmt *stmt, struc
 {
     const struct slice body = db_slice(stmt, 4);
     const uint64_t now = wall_ms();
+    uint64_t wait;
     struct queue_delivery *m = calloc(1, sizeof *m + body.len);
 
     if (m == NULL)
@@ -46,13 +49,16 @@ static enum tr_rc read_message(struct sqlite_queue *s, sqlite3_stmt *stmt, struc
     m->queue_id = queue->id;
     m->attempts = (uint32_t)db_u64(stmt, 2);
     m->not_before = db_u64(stmt, 3);
-    m->saved = true;
+    m->saved = m->again = true;
     m->len = body.len;
     if (body.len > 0)
         memcpy(m->body, body.data, body.len);
     s->bytes += m->len;
     s->id_last = m->id;
-    if (m->not_before <= now || sq_delay(s, m, m->not_before - now) != TR_OK)
+    wait = m->not_before > now ? m->not_before - now : 0;
+    if (wait > WAIT_MAX_MS)
+        wait = WAIT_MAX_MS;
+    if (wait == 0 || sq_delay(s, m, wait) != TR_OK)
         sq_append(s, m);
     return TR_OK;
 }

@@ -156,6 +156,7 @@ static void on_published(void *ctx, enum tr_rc rc, const struct tr_err *err)
 
     if (desk_request_over(&a->base))
         return;
+    a->work.again = true; /* should it be published once more */
     if (rc == TR_OK)
         accept_done(a);
     else if (!(desk_rc_again(rc) || rc == TR_NOT_FOUND) || !desk_request_again(&a->base, accept_publish))
@@ -220,6 +221,7 @@ static void accept_written(struct accept *a, int32_t rev, int32_t variant)
                                 .index = row->index,
                                 .rev = rev,
                                 .variant = variant,
+                                .again = a->known,
                                 .created_ms = row->created_ms};
     memcpy(a->work.character, row->character, sizeof a->work.character);
     story_trace(&row->turn, a->work.trace);

@@ -114,6 +114,7 @@ static void on_published(void *ctx, enum tr_rc rc, const struct tr_err *err)
 
     if (desk_request_over(&ch->base))
         return;
+    ch->work.again = true; /* should it be published once more */
     if (rc == TR_OK)
         story_log(LOG_INFO, "turn.accepted", &ch->work, "known=0");
     if (rc == TR_OK)
@@ -140,6 +141,7 @@ static void change_written(struct change *ch)
     ch->told = true;
     if (ch->kind == CHANGE_REGENERATE || ch->kind == CHANGE_STOP) {
         /* A stop calls too: the turn may have been written and never published, and its empty reply is owed now. */
+        ch->work.again = ch->kind == CHANGE_STOP;
         if (ch->kind == CHANGE_REGENERATE)
             ch->variant = ch->work.variant;
         ch->base.began_ms = loop_now_ms(ch->base.d->env.loop);
@@ -340,8 +342,12 @@ static void decide_edit(struct change *ch, const struct turn_view *v)
 static void decide(struct change *ch, const struct turn_view *v)
 {
     ch->running = v->variants < v->wanted;
-    ch->work = (struct envelope){
-        .kind = ENVELOPE_WORK, .chat = v->chat, .turn = v->turn, .variant = v->variants, .user = ch->base.chat->user};
+    ch->work = (struct envelope){.kind = ENVELOPE_WORK,
+                                 .again = true, /* but for a regeneration's first one */
+                                 .chat = v->chat,
+                                 .turn = v->turn,
+                                 .variant = v->variants,
+                                 .user = ch->base.chat->user};
     if (v->user != NULL) {
         ch->work.predecessor = v->user->predecessor;
         ch->work.index = v->user->index;

@@ -405,7 +405,8 @@ void desk_call_again(struct desk *d, struct chat *c, const struct uuid *turn, in
 {
     struct running *r = desk_running_get(c, turn, variant);
     const uint64_t now = loop_now_ms(d->env.loop);
-    struct envelope env = {.kind = ENVELOPE_WORK, .chat = c->id, .turn = *turn, .variant = variant, .user = c->user};
+    struct envelope env = {
+        .kind = ENVELOPE_WORK, .again = true, .chat = c->id, .turn = *turn, .variant = variant, .user = c->user};
     struct tr_op *op = NULL;
     struct tr_err err = {0};
     enum tr_rc rc;

@@ -25,14 +25,6 @@ void story_trace(const struct uuid *turn, char ret_trace[ENVELOPE_TRACE_MAX + 1]
     ret_trace[16] = '\0';
 }
 
-/* The clocks of two machines may differ: never below 0. */
-static uint64_t since(uint64_t ms)
-{
-    const uint64_t now = wall_ms();
-
-    return now > ms ? now - ms : 0;
-}
-
 void story_log(enum log_level level, const char *ev, const struct envelope *env, const char *fmt, ...)
 {
     char chat[UUID_TEXT], turn[UUID_TEXT], ms[32] = "", facts[200] = "";
@@ -46,7 +38,7 @@ void story_log(enum log_level level, const char *ev, const struct envelope *env,
     uuid_format(&env->chat, chat);
     uuid_format(&env->turn, turn);
     if (env->variant == 0)
-        snprintf(ms, sizeof ms, " ms=%" PRIu64, since(uuid_ms(&env->turn)));
+        snprintf(ms, sizeof ms, " ms=%" PRIu64, wall_since_ms(uuid_ms(&env->turn)));
     log_event(level, ev, "trace=%s chat=%s turn=%s variant=%d%s%s%s", env->trace, chat, turn, (int)env->variant, ms,
               facts[0] != '\0' ? " " : "", facts);
 }
@@ -54,5 +46,5 @@ void story_log(enum log_level level, const char *ev, const struct envelope *env,
 void story_taken(enum story_queue queue, const struct envelope *env)
 {
     if (env->created_ms != 0 && env->variant == 0)
-        metric_observe_us(&metric_wait[queue], since(env->created_ms) * 1000);
+        metric_observe_us(&metric_wait[queue], wall_since_ms(env->created_ms) * 1000);
 }

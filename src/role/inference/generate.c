@@ -103,12 +103,10 @@ void generate_due(struct turn *t)
 static void on_start(void *ctx)
 {
     struct turn *t = ctx;
-    const uint64_t now = wall_ms();
-
     if (t->r == NULL)
         return;
     if (t->key.variant == 0)
-        metric_observe_us(&metric_queue, now > t->accepted_ms ? (now - t->accepted_ms) * 1000 : 0);
+        metric_observe_us(&metric_queue, wall_since_ms(t->accepted_ms) * 1000);
     story_log(LOG_DEBUG, "turn.begun", &t->work, "engine=%s", t->engine->ops->info(t->engine)->engine);
     inference_wake_at(t, loop_now_ms(t->r->env.loop) + (t->status_shown ? 0 : THINKING_MS));
 }
@@ -123,7 +121,7 @@ static void on_position(void *ctx, uint32_t position)
 
 static void first_text(struct turn *t)
 {
-    const uint64_t now = wall_ms(), wait = now > t->accepted_ms ? now - t->accepted_ms : 0;
+    const uint64_t wait = wall_since_ms(t->accepted_ms);
 
     t->ttft_ms = wait < UINT32_MAX ? (uint32_t)wait : UINT32_MAX;
     if (t->key.variant == 0) /* a regeneration's would tell the turn's age */

@@ -25,6 +25,7 @@ enum turn_phase {
     TURN_REBUILDING,
     TURN_CARD,
     TURN_FAILING,
+    TURN_NUMBERING,
     TURN_GENERATING,
     TURN_CHECKING,
     TURN_STORING,
@@ -50,10 +51,11 @@ struct turn {
     /* as loaded */
     uint64_t index, accepted_ms, seen_change; /* everything up to that change was seen */
     struct uuid predecessor;
-    int32_t user_rev;
-    struct buf user_text;    /* normalised; plain */
-    struct buf said;         /* the same as sent */
-    struct buf notes_sealed; /* the PART_NOTES row's, where notes of this revision came along */
+    int32_t user_rev, next_rev;
+    int attempt_rows, last_attempt; /* see struct turn_view */
+    struct buf user_text;           /* normalised; plain */
+    struct buf said;                /* the same as sent */
+    struct buf notes_sealed;        /* the PART_NOTES row's, where notes of this revision came along */
     char language[8];
     struct context context;
     bool context_exact; /* every turn before this one, as far as the prompt reaches, is in it */
@@ -69,6 +71,8 @@ struct turn {
     char *name;
     struct buf text;
     uint64_t attempt, begun_ms, last_sent_ms, last_status_ms;
+    bool again;        /* it may not be the first attempt at this variant */
+    bool numbered;     /* the history knows this attempt's place among them */
     size_t sent;       /* bytes of text that went out as deltas */
     bool status_shown; /* a status went out: the next state is told, too */
     uint32_t ttft_ms;
@@ -154,8 +158,12 @@ void wait_begin(struct turn *t);
 void wait_due(struct turn *t);
 void wait_failing(struct turn *t);
 void wait_over(struct turn *t, enum turn_phase phase); /* every turn before it that the prompt reaches is settled */
-void wait_note(struct turn *t, const struct turn_view *view);   /* t->before: an unsettled turn, with words of a user */
-void wait_read_before(struct turn *t, history_rows_done *done); /* the turns before it that its prompt reaches */
+void wait_note(struct turn *t, const struct turn_view *view); /* t->before: an unsettled turn, with words of a user */
+void wait_read_before(struct turn *t, uint64_t turns, history_rows_done *done); /* so many turns before it */
+
+/* attempt.c: NUMBERING. */
+void attempt_first(struct turn *t);
+void attempt_number(struct turn *t);
 
 /* generate.c: GENERATING, and what is told of it meanwhile. */
 void generate_start(struct turn *t);

@@ -232,6 +232,9 @@ static bool take_turn(struct turn *t, const struct turn_view *view)
     t->index = view->user != NULL ? view->user->index : 0;
     t->predecessor = view->user != NULL ? view->user->predecessor : uuid_nil;
     t->user_rev = view->user_rev;
+    t->next_rev = view->next_rev;
+    t->attempt_rows = view->attempts;
+    t->last_attempt = view->last_attempt;
     if (view->variant[t->key.variant] != NULL) { /* redelivered: send that one again (contract 3.2) */
         rc = store_adopt(t, view->variant[t->key.variant], &err);
         if (rc == TR_NOMEM) {
@@ -421,7 +424,9 @@ static void on_before(void *ctx, enum tr_rc rc, const struct turn_row *rows, siz
 
 void load_rebuild(struct turn *t)
 {
-    wait_read_before(t, on_before);
+    const uint64_t start = context_start(t->index, t->r->keep);
+
+    wait_read_before(t, t->index > start ? t->index - start : 1, on_before);
 }
 
 /* --- the card, and the prompt --- */
@@ -432,7 +437,8 @@ static void with_card(struct turn *t, const struct card *card)
     size_t n = 0;
     enum tr_rc rc;
 
-    free(t->name);
+    free(t->name); /* it may come here a second time */
+    prompt_release(&t->prompt);
     t->name = strdup(card->name);
     rc = t->name == NULL ? TR_NOMEM
                          : context_messages(&t->context, &t->key.turn, t->index, t->r->keep,
@@ -441,7 +447,7 @@ static void with_card(struct turn *t, const struct card *card)
         rc = prompt_build(card, "User", recent, n, &t->prompt);
     free(recent);
     if (rc == TR_OK)
-        turn_enter(t, TURN_GENERATING);
+        turn_enter(t, TURN_NUMBERING);
     else
         turn_fail(t, "internal", rc == TR_INVALID, rc, NULL);
 }

@@ -174,8 +174,6 @@ static void count_error(const char *code)
 
 static void count_stored(const struct turn *t)
 {
-    const uint64_t now = wall_ms();
-
     metric_add(&metric_turns[t->finish], 1);
     if (t->finish == FINISH_ERROR)
         count_error(t->code);
@@ -183,7 +181,7 @@ static void count_stored(const struct turn *t)
     metric_add(&metric_tokens[1], t->usage.cached_tokens);
     metric_add(&metric_tokens[2], t->usage.completion_tokens);
     if (t->key.variant == 0)
-        metric_observe_us(&metric_turn_time, now > t->accepted_ms ? (now - t->accepted_ms) * 1000 : 0);
+        metric_observe_us(&metric_turn_time, wall_since_ms(t->accepted_ms) * 1000);
 }
 
 static void store_failed(struct turn *t, enum tr_rc rc, const struct tr_err *err)

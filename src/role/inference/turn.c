@@ -11,7 +11,10 @@
  *   REBUILDING  -> CARD         on_before
  *   REBUILDING  -> WAITING      on_before
  *   WAITING     -> CONTEXT      wait_due   woken by that turn, or time to look again
- *   CARD        -> GENERATING   with_card
+ *   CARD        -> NUMBERING    with_card
+ *   NUMBERING   -> GENERATING   attempt_number  the first attempt takes 0 and writes nothing
+ *   NUMBERING   -> GENERATING   on_written      a later one has its place in the history now
+ *   NUMBERING   -> CONTEXT      on_written      an event of the turn was first
  *   GENERATING  -> STORING      generate_start  marked to stop before it began: an empty reply
  *   GENERATING  -> CHECKING     on_done         before any text, a failed engine is followed by the next one
  *   CHECKING    -> STORING      on_checked      the stop mark is looked at once more
@@ -47,17 +50,18 @@ static struct metric metric_in_hand =
     METRIC(METRIC_GAUGE, "troupe_turns_in_hand", NULL, "Turns that this process works on.");
 
 static const char *const phase_names[] = {
-    [TURN_KEY] = "key",         [TURN_CONTEXT] = "context",       [TURN_LOADING] = "loading",
-    [TURN_WAITING] = "waiting", [TURN_REBUILDING] = "rebuilding", [TURN_CARD] = "card",
-    [TURN_FAILING] = "failing", [TURN_GENERATING] = "generating", [TURN_CHECKING] = "checking",
-    [TURN_STORING] = "storing", [TURN_PUBLISHING] = "publishing", [TURN_FINISHED] = "finished",
+    [TURN_KEY] = "key",           [TURN_CONTEXT] = "context",       [TURN_LOADING] = "loading",
+    [TURN_WAITING] = "waiting",   [TURN_REBUILDING] = "rebuilding", [TURN_CARD] = "card",
+    [TURN_FAILING] = "failing",   [TURN_NUMBERING] = "numbering",   [TURN_GENERATING] = "generating",
+    [TURN_CHECKING] = "checking", [TURN_STORING] = "storing",       [TURN_PUBLISHING] = "publishing",
+    [TURN_FINISHED] = "finished",
 };
 
 static void (*const phase_entry[])(struct turn *t) = {
-    [TURN_KEY] = load_key,         [TURN_CONTEXT] = load_context,      [TURN_LOADING] = load_turn,
-    [TURN_WAITING] = wait_begin,   [TURN_REBUILDING] = load_rebuild,   [TURN_CARD] = load_card,
-    [TURN_FAILING] = wait_failing, [TURN_GENERATING] = generate_start, [TURN_CHECKING] = store_check,
-    [TURN_STORING] = store_append, [TURN_PUBLISHING] = store_publish,
+    [TURN_KEY] = load_key,         [TURN_CONTEXT] = load_context,     [TURN_LOADING] = load_turn,
+    [TURN_WAITING] = wait_begin,   [TURN_REBUILDING] = load_rebuild,  [TURN_CARD] = load_card,
+    [TURN_FAILING] = wait_failing, [TURN_NUMBERING] = attempt_number, [TURN_GENERATING] = generate_start,
+    [TURN_CHECKING] = store_check, [TURN_STORING] = store_append,     [TURN_PUBLISHING] = store_publish,
 };
 
 void turn_log(const struct turn *t, enum log_level level, const char *ev, enum tr_rc rc, const char *cause)
@@ -98,7 +102,6 @@ void turn_free(struct turn *t)
 void turn_begin(struct inference *r, const struct queue_incoming *msg, const struct envelope *work)
 {
     struct queue *q = r->env.queue;
-    uint32_t random;
     struct turn *t;
 
     fault_point("inference.claimed");
@@ -113,7 +116,6 @@ void turn_begin(struct inference *r, const struct queue_incoming *msg, const str
         q->ops->retry(q, msg->delivery, false, TROUBLE_MS, NULL);
         return;
     }
-    seal_random(&random, sizeof random);
     t->r = r;
     t->key = (struct turn_key){work->turn, work->variant};
     t->delivery = msg->delivery;
@@ -122,7 +124,8 @@ void turn_begin(struct inference *r, const struct queue_incoming *msg, const str
     t->predecessor = work->predecessor;
     t->index = work->index;
     t->accepted_ms = work->created_ms;
-    t->attempt = wall_ms() * 1000 + random % 1000;
+    t->again = msg->again || work->again;
+    attempt_first(t);
     HASH_ADD(hh, r->turns, key, sizeof t->key, t);
     metric_set(&metric_in_hand, HASH_COUNT(r->turns));
     story_taken(STORY_INFERENCE, &t->work);

@@ -28,6 +28,7 @@ void wait_note(struct turn *t, const struct turn_view *view)
                                   .user = row->user,
                                   .index = row->index,
                                   .rev = row->rev,
+                                  .again = true,
                                   .created_ms = row->created_ms};
     memcpy(t->before.character, t->work.character, sizeof t->before.character);
     story_trace(&row->turn, t->before.trace);
@@ -88,12 +89,11 @@ void wait_due(struct turn *t)
     }
 }
 
-void wait_read_before(struct turn *t, history_rows_done *done)
+void wait_read_before(struct turn *t, uint64_t turns, history_rows_done *done)
 {
     struct history *h = t->r->env.history;
-    const uint64_t start = context_start(t->index, t->r->keep);
     const struct history_range range = {
-        .before = t->key.turn, .newest = true, .limit = t->index > start ? (uint32_t)(t->index - start) : 1};
+        .before = t->key.turn, .newest = true, .limit = turns < UINT32_MAX ? (uint32_t)turns : UINT32_MAX};
     struct tr_err err = {0};
     enum tr_rc rc = h->ops->turns(h, &t->work.chat, &range, done, t, &t->op, &err);
 
@@ -142,8 +142,11 @@ static void on_looked(void *ctx, enum tr_rc rc, const struct turn_row *rows, siz
         turn_enter(t, TURN_WAITING);
 }
 
-/* Their words need not be read: what does not open there is those turns' own error. */
+/*
+ * As many turns as a prompt may reach: this one's own row, with its index, may not have been read.  Their words need not be
+ * read: what does not open there is those turns' own error.
+ */
 void wait_failing(struct turn *t)
 {
-    wait_read_before(t, on_looked);
+    wait_read_before(t, t->r->keep + 1, on_looked);
 }

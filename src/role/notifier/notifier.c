@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "role/common/story.h"
+#include "role/notifier/lonely.h"
 #include "role/notifier/share.h"
 
 #include <assert.h>
@@ -29,7 +30,6 @@
 
 #define PREFETCH 256
 #define BACKOFF_FIRST_MS 500
-#define NOBODY_MS 15000 /* a reply waits so long for a gateway to be there */
 #define NOBODY_PAUSE_MS 200
 
 struct event { /* one message in hand */
@@ -44,9 +44,8 @@ struct event { /* one message in hand */
     bool recorded;                   /* it went to those of the chat's record */
     struct queue_delivery *delivery; /* NULL: transient */
     uint32_t attempts;
-    uint64_t created_ms; /* of a reply; else 0 */
-    bool nobody;         /* no gateway has it */
-    uint8_t *body;       /* owned: of a transient one; else borrowed from the delivery */
+    bool nobody;   /* no gateway has it */
+    uint8_t *body; /* owned: of a transient one; else borrowed from the delivery */
     size_t len;
     size_t pending; /* publishes that are not confirmed, and 1 while they are being started */
     struct tr_err failed;
@@ -70,6 +69,7 @@ struct notifier {
     struct event *sending; /* published, not confirmed */
     size_t in_hand;
     struct book book;
+    struct lonely *lonely;
     struct share *share;
     struct start *starting;
     struct loop_timer *timer; /* runs while draining: until its end */
@@ -245,11 +245,13 @@ static void event_end(struct event *e)
     DL_DELETE(r->sending, e);
     if (e->delivery == NULL) {
         event_free(e);
-    } else if (e->nobody && wall_ms() - e->created_ms < NOBODY_MS) {
+    } else if (e->nobody && !uuid_is_nil(&e->turn) &&
+               lonely_waits(&r->lonely, &e->turn, e->variant, loop_now_ms(r->env.loop))) {
         /* a registry that lost its records, more likely than that there is none: they register again */
         q->ops->retry(q, e->delivery, false, NOBODY_PAUSE_MS, NULL);
         free(e);
     } else if (e->failed.rc == TR_OK) {
+        lonely_forget(&r->lonely, &e->turn, e->variant);
         log_notified(e);
         fault_point("notifier.published");
         q->ops->ack(q, e->delivery);
@@ -411,7 +413,6 @@ static void on_message(void *ctx, const struct queue_incoming *msg)
                         .chat = env.chat,
                         .delivery = msg->delivery,
                         .attempts = msg->attempts,
-                        .created_ms = env.kind == ENVELOPE_REPLY ? env.created_ms : 0,
                         .marked = env.kind != ENVELOPE_DELTA && env.kind != ENVELOPE_STATUS && env.reach == 0,
                         .all = env.reach == REACH_ALL,
                         .body = e->body,
@@ -621,6 +622,7 @@ void notifier_free(struct notifier *r)
     stop_consuming(r);
     hand_back(r);
     book_release(&r->book);
+    lonely_release(&r->lonely);
     timer_stop(r->timer);
     free(r);
 }

@@ -152,6 +152,7 @@ static void publish_failed(struct job *job, enum tr_rc rc, const struct tr_err *
         return;
     }
     log_job(LOG_DEBUG, "preprocess.again", job, rc, tr_err_text(err));
+    job->env.again = job->env.again || rc == TR_UNCERTAIN; /* it may be on its way */
     if (rc == TR_NOT_FOUND)
         router_doubt(r->router, job->env.character);
     if (++job->tries >= TRIES_MAX || r->draining) {
@@ -419,6 +420,7 @@ static void take(struct preprocess *r, const struct queue_incoming *msg, bool dr
         story_taken(STORY_INCOMING, &job->env);
     job->r = r;
     job->delivery = msg->delivery;
+    job->env.again = job->env.again || msg->again;
     if (drained)
         snprintf(job->from, sizeof job->from, "%s", msg->queue);
     DL_APPEND(r->jobs, job);

@@ -97,6 +97,7 @@ static struct envelope full(void)
     env.completion_tokens = 3;
     env.ttft_ms = 4;
     env.snapshot = true;
+    env.again = true;
     env.sealed = (struct slice){(const uint8_t *)"\0sealed", 7};
     return env;
 }
@@ -110,7 +111,8 @@ static void comes_back(void **state)
     assert_int_equal(envelope_encode(&env, &bytes), TR_OK);
     assert_int_equal(envelope_decode(bytes.data, bytes.len, &back, NULL), TR_OK);
     assert_int_equal(back.rev, INT32_MAX);
-    assert_true(back.attempt == UINT64_MAX && back.created_ms == UINT64_C(1700000000000) && back.snapshot);
+    assert_true(back.attempt == UINT64_MAX && back.created_ms == UINT64_C(1700000000000) && back.snapshot &&
+                back.again);
     assert_string_equal(back.origin, env.origin);
     assert_string_equal(back.code, env.code);
     assert_int_equal(back.sealed.len, 7);

@@ -21,6 +21,8 @@
     }
 #define REGEN(r, v) EVENT(r, TURN_EVENT_REGENERATE, v, 0)
 #define CHOOSE(r, v, k) EVENT(r, TURN_EVENT_CHOOSE, v, k)
+#define ATTEMPT(r, v) EVENT(r, TURN_EVENT_ATTEMPT, v, 77)
+#define UNKNOWN(r, v) EVENT(r, (enum turn_event)99, v, 77)
 #define STOP(r, v) EVENT(r, TURN_EVENT_STOP, v, 0)
 #define ROWS_MAX 8
 
@@ -96,6 +98,9 @@ static const struct row {
      false,
      false},
     {"deleted", {USER(0), EVENT(0, TURN_EVENT_DELETE, 0, 0)}, 2, 0, 1, -1, 0, 1, false, false, true},
+    {"attempted again", {USER(0), ATTEMPT(0, 0), ATTEMPT(1, 0)}, 3, 0, 1, -1, 0, 2, false, true, false},
+    {"and answered", {USER(0), ATTEMPT(0, 0), VARIANT(0)}, 3, 1, 1, 0, 0, 1, false, false, false},
+    {"an event of a later version", {USER(0), UNKNOWN(0, 0), VARIANT(0)}, 3, 1, 1, 0, 0, 1, false, false, false},
     {"greeting", {VARIANT(0)}, 1, 1, 1, 0, -1, 0, false, false, false},
     {"greeting with alternates", {VARIANT(0), VARIANT(1), VARIANT(2)}, 3, 3, 3, 0, -1, 0, false, false, false},
     {"alternate chosen", {VARIANT(0), VARIANT(1), CHOOSE(0, 1, 2)}, 3, 2, 2, 1, -1, 1, false, false, false},
@@ -165,6 +170,21 @@ static void facts_of_the_rows(void **state)
     assert_true(v.created_ms == 200);
 }
 
+static void counts_attempts(void **state)
+{
+    const struct turn_row in[] = {USER(0),       ATTEMPT(0, 0), VARIANT(0),   REGEN(1, 1),
+                                  ATTEMPT(2, 1), STOP(3, 1),    ATTEMPT(4, 1)};
+    struct turn_view v;
+
+    (void)state;
+    turn_fold(in, 2, &v);
+    assert_true(v.attempts == 1 && v.last_attempt == 0);
+    turn_fold(in, 4, &v); /* the first variant's count no more */
+    assert_true(v.attempts == 0 && v.last_attempt == -1);
+    turn_fold(in, 7, &v);
+    assert_true(v.attempts == 2 && v.last_attempt == 4 && v.stop && v.next_rev == 5);
+}
+
 static void finish_names(void **state)
 {
     enum finish f = FINISH_NONE;
@@ -186,6 +206,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(folds),
         cmocka_unit_test(facts_of_the_rows),
+        cmocka_unit_test(counts_attempts),
         cmocka_unit_test(finish_names),
     };
 

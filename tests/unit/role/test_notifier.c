@@ -7,8 +7,10 @@
 #include <cmocka.h>
 
 #include "base/log.h"
+#include "role/notifier/lonely.h"
 #include "role/notifier/notifier.h"
 #include "tests/unit/role/fixture.h"
+#include "tests/unit/role/shifted_clock.h"
 
 static const struct registry_ops *registry_inner;
 static bool registry_down;
@@ -48,6 +50,7 @@ static struct notifier *start(struct fixture *f)
     ops.gateways = spy_gateways;
     f->env.registry->ops = &ops;
     registry_down = false;
+    shifted_s = 0;
     w.loop = f->loop;
     assert_int_equal(wait_end(&w, notifier_start(&f->env, on_started, &w, &role, &w.err)), TR_OK);
     return role;
@@ -130,7 +133,7 @@ static void test_no_record(void **state)
     end(&f, role);
 }
 
-/* Nobody is there at all: the history has it. */
+/* Nobody is there at all, and nobody comes: the history has it. */
 static void test_nobody(void **state)
 {
     struct fixture f;
@@ -139,9 +142,59 @@ static void test_nobody(void **state)
     (void)state;
     notify(&f, ENVELOPE_REPLY, 0);
     notify(&f, ENVELOPE_DELTA, 0);
+    support_count(f.loop, &settle_retries, 5); /* it waits */
+    assert_int_equal(settle_acks, 0);
+    forward_s += LONELY_MS / 1000;
+    support_for(f.loop, 30); /* the loop's clock has jumped then */
     support_count(f.loop, &settle_acks, 1);
     assert_int_equal(queue_length_of(&f, topic_notify(&f.chat)), 0);
     end(&f, role);
+}
+
+/* The worker that stored the reply, an hour ahead or behind: the reply waits as long, and a gateway that comes gets it. */
+static void test_nobody_by_its_own_clock(void **state)
+{
+    static const time_t ahead[] = {HOUR_S, -HOUR_S};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof ahead / sizeof ahead[0]; i++) {
+        struct fixture f;
+        struct notifier *role = start(&f);
+        struct envelope env = event(&f, ENVELOPE_REPLY, 0);
+
+        shifted_s = ahead[i];
+        env.created_ms = wall_ms();
+        shifted_s = 0;
+        publish(&f, topic_notify(&f.chat), &env, false);
+        support_count(f.loop, &settle_retries, 5);
+        assert_int_equal(settle_acks, 0);
+        add_gateway(&f, "gateway.late", true, true);
+        await_seen(&f, ENVELOPE_REPLY, NULL, 1);
+        support_count(f.loop, &settle_acks, 1);
+        end(&f, role);
+    }
+}
+
+/* Each by its own time; those that were never taken up again are forgotten, not kept for ever. */
+static void test_lonely(void **state)
+{
+    const struct uuid turn = fresh_uuid(), other = fresh_uuid();
+    struct lonely *list = NULL;
+
+    (void)state;
+    assert_true(lonely_waits(&list, &turn, 0, 1000));
+    assert_true(lonely_waits(&list, &turn, 1, 9000));
+    assert_true(lonely_waits(&list, &turn, 0, 1000 + LONELY_MS - 1));
+    assert_false(lonely_waits(&list, &turn, 0, 1000 + LONELY_MS));
+    assert_true(lonely_waits(&list, &turn, 1, 9000 + LONELY_MS - 1));
+    lonely_forget(&list, &turn, 1);
+    lonely_forget(&list, &other, 1);
+    assert_null(list);
+    assert_true(lonely_waits(&list, &turn, 0, 1000));
+    assert_true(lonely_waits(&list, &other, 0, 1000 + 10 * LONELY_MS));
+    assert_true(lonely_waits(&list, &turn, 0, 1000 + 10 * LONELY_MS)); /* anew */
+    lonely_release(&list);
+    assert_null(list);
 }
 
 static void test_order(void **state)
@@ -191,7 +244,10 @@ static void test_gateways_gone(void **state)
     (void)state;
     add_gateway(&f, "gateway.gone", true, false);
     notify(&f, ENVELOPE_REPLY, 0);
-    support_count(f.loop, &settle_acks, 1); /* nobody is there at all, and it is an old one */
+    support_count(f.loop, &settle_retries, 1); /* nobody is there at all */
+    forward_s += LONELY_MS / 1000;
+    support_for(f.loop, 30);
+    support_count(f.loop, &settle_acks, 1);
     add_gateway(&f, "gateway.a", false, true);
     support_for(f.loop, 600); /* as long as the list of the living is used */
     notify(&f, ENVELOPE_REPLY, 1);
@@ -547,7 +603,8 @@ int main(void)
         cmocka_unit_test(test_reach),         cmocka_unit_test(test_many_gateways),
         cmocka_unit_test(test_registry_down), cmocka_unit_test(test_undecodable),
         cmocka_unit_test(test_drain),         cmocka_unit_test(test_two_notifiers),
-        cmocka_unit_test(test_share),
+        cmocka_unit_test(test_share),         cmocka_unit_test(test_nobody_by_its_own_clock),
+        cmocka_unit_test(test_lonely),
     };
 
     log_set_level(LOG_ERROR);
