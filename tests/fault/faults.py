@@ -130,7 +130,7 @@ class Faults:
         # as the broker's table has it: list_queues asks every queue and may hang on one
         told = await self.thread(self.servers.ask, "rabbitmq", "ctl", 1, "eval",
                                  "[{element(4, amqqueue:get_name(Q)), element(2, amqqueue:get_pid(Q))} || Q <- rabbit_amqqueue:list(), is_tuple(amqqueue:get_pid(Q))].")
-        name, node = self.rng.choice(re.findall(r'<<"([^"]+)">>,\s*\'?troupe(\d)-', told))
+        name, node = self.rng.choice(re.findall(r'<<"(troupe[^"]+)">>,\s*\'?troupe(\d)-', told))
         return name, int(node)
 
     async def draw_node(self):

@@ -4,7 +4,10 @@
  *   FINDING -> DECIDING   the turn is read from the chats that the viewer has open
  *   DECIDING -> WRITING   the row is appended at the next revision; taken by somebody else: read and decide again
  *   WRITING -> PUBLISHED  regenerate: WORK is confirmed by the broker
- *   any     -> answered, then told: [control] to the worker, [notify] to other gateways, `changed` to the others here
+ *   WRITING -> TELLING    choose, edit, delete: the news for the other gateways is confirmed by the broker, and only then it is
+ *                         answered: whoever is not answered asks again, and all are told again
+ *   any     -> answered, then told: [control] to the worker, `changed` to the others here; what a regeneration comes to is
+ *              told by its reply, as a stop is
  */
 #include "role/chat/desk_impl.h"
 
@@ -42,6 +45,7 @@ struct change {
 static void change_read(struct desk_request *r);
 static void change_write(struct desk_request *r);
 static void change_publish(struct desk_request *r);
+static void change_tell(struct desk_request *r);
 
 static void change_fail(struct desk_request *r, const struct desk_error *e)
 {
@@ -70,13 +74,15 @@ static void tell_worker(struct change *ch, int32_t variant)
     desk_tell(ch->base.d, TOPIC_CONTROL, &env);
 }
 
-static void tell_gateways(struct change *ch, enum envelope_kind kind)
+/* What the other gateways are told. */
+static struct envelope change_news(const struct change *ch)
 {
-    struct desk *d = ch->base.d;
-    struct envelope env = {.kind = kind, .chat = ch->base.chat->id, .turn = ch->turn};
+    struct envelope env = {.kind = ch->kind == CHANGE_DELETE ? ENVELOPE_DELETED : ENVELOPE_CHANGED,
+                           .chat = ch->base.chat->id,
+                           .turn = ch->turn};
 
-    memcpy(env.origin, d->queue, strnlen(d->queue, ENVELOPE_ORIGIN_MAX));
-    desk_tell(d, topic_notify(&env.chat), &env);
+    memcpy(env.origin, ch->base.d->queue, strnlen(ch->base.d->queue, ENVELOPE_ORIGIN_MAX));
+    return env;
 }
 
 static void change_done(struct change *ch)
@@ -96,12 +102,15 @@ static void change_done(struct change *ch)
     } else if (ch->kind == CHANGE_DELETE) {
         if (ch->running)
             tell_worker(ch, ch->work.variant);
-        tell_gateways(ch, ENVELOPE_DELETED);
         desk_follow_deleted(d, ch->base.chat, &ch->turn, v);
         desk_media_turn_deleted(d, &ch->base.chat->user, &ch->base.chat->id, &ch->message);
     } else if (ch->told) {
-        tell_gateways(ch, ENVELOPE_CHANGED);
         desk_refresh(d, ch->base.chat, &ch->turn, v);
+    }
+    if (ch->told && ch->kind == CHANGE_REGENERATE) { /* may be lost: its reply tells too */
+        const struct envelope env = change_news(ch);
+
+        desk_tell(d, topic_notify(&env.chat), &env);
     }
     desk_request_end(&ch->base);
 }
@@ -135,19 +144,46 @@ static void change_publish(struct desk_request *r)
         desk_request_broke(r, "publish", rc == TR_NOT_FOUND ? TR_TRANSIENT : rc, &err);
 }
 
+/* ---- the news of choose, edit and delete: confirmed before the answer, and not transient, so that it outlives a node of the broker */
+
+static void on_told(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    struct change *ch = ctx;
+
+    if (desk_request_over(&ch->base))
+        return;
+    if (rc == TR_OK)
+        change_done(ch);
+    else if (!(desk_rc_again(rc) || rc == TR_NOT_FOUND) || !desk_request_again(&ch->base, change_tell))
+        desk_request_broke(&ch->base, "tell", rc == TR_NOT_FOUND ? TR_TRANSIENT : rc, err);
+}
+
+static void change_tell(struct desk_request *r)
+{
+    struct change *ch = (struct change *)r;
+    const struct envelope env = change_news(ch);
+    struct tr_err err = {0};
+    const enum tr_rc rc = role_publish(&r->d->env, topic_notify(&env.chat), &env, false, on_told, ch, &r->op, &err);
+
+    if (rc == TR_OK)
+        return;
+    if (!(desk_rc_again(rc) || rc == TR_NOT_FOUND) || !desk_request_again(r, change_tell))
+        desk_request_broke(r, "tell", rc == TR_NOT_FOUND ? TR_TRANSIENT : rc, &err);
+}
+
 static void change_written(struct change *ch)
 {
     fault_point("change.stored");
     ch->told = true;
+    ch->base.began_ms = loop_now_ms(ch->base.d->env.loop);
     if (ch->kind == CHANGE_REGENERATE || ch->kind == CHANGE_STOP) {
         /* A stop calls too: the turn may have been written and never published, and its empty reply is owed now. */
         ch->work.again = ch->kind == CHANGE_STOP;
         if (ch->kind == CHANGE_REGENERATE)
             ch->variant = ch->work.variant;
-        ch->base.began_ms = loop_now_ms(ch->base.d->env.loop);
         change_publish(&ch->base);
     } else {
-        change_done(ch);
+        change_tell(&ch->base);
     }
 }
 
@@ -263,7 +299,7 @@ static void decide_choose(struct change *ch, const struct turn_view *v)
         desk_request_fail(&ch->base, "bad_request", "variant", 0, "The turn has no such variant.");
     } else if (ch->variant == v->chosen) {
         ch->told = true; /* asked again: a kill may have come between its row and the telling */
-        change_done(ch);
+        change_tell(&ch->base);
     } else {
         write_event(ch, v, TURN_EVENT_CHOOSE, ch->variant);
     }

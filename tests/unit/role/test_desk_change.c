@@ -108,6 +108,62 @@ static void changing(void **state)
     desk_viewer_release(desk, &other.v);
 }
 
+/* A broker that does not take the news for the other gateways. */
+static const struct queue_ops *news_inner;
+static size_t news_refused, news_safe, news_transient;
+
+static enum tr_rc news_publish(struct queue *q, const struct queue_message *msg, queue_done *done, void *ctx,
+                               struct tr_op **ret_op, struct tr_err *err)
+{
+    if (strncmp(msg->queue, "notify.", 7) == 0) {
+        if (news_refused > 0) {
+            news_refused--;
+            return tr_fail(err, TR_TRANSIENT, "the broker's node went");
+        }
+        if (msg->transient)
+            news_transient++;
+        else
+            news_safe++;
+    }
+    return news_inner->publish(q, msg, done, ctx, ret_op, err);
+}
+
+/* What is answered has been told: durably, for the gateway that is not answered asks again, and one whose node went does not know. */
+static void told_before_answered(void **state)
+{
+    static struct queue_ops ops;
+    static struct view w;
+    struct answer a, t;
+    size_t safe = 0;
+
+    (void)state;
+    view_init(&w);
+    open_chat(&w, NULL);
+    t = send_text(&w, "one", "x");
+    reply_to(&t.id, &fx.head, "one");
+    store_reply(&t.id, 1, "two", FINISH_STOP);
+    news_inner = fx.env.queue->ops;
+    ops = *news_inner;
+    ops.publish = news_publish;
+    fx.env.queue->ops = &ops;
+    news_safe = news_transient = 0;
+    for (int i = 0; i < 4; i++) { /* the second choice changes nothing: it is asked for again */
+        news_refused = 3;
+        if (i < 2)
+            CHANGE(desk_choose(desk, &w.v, &t.id, 0, on_ok, &a));
+        else if (i == 2)
+            CHANGE(desk_edit(desk, &w.v, &t.id, "y", 1, on_ok, &a));
+        else
+            CHANGE(desk_delete(desk, &w.v, &t.id, on_ok, &a));
+        assert_string_equal(a.code, "");
+        assert_int_equal(news_refused, 0);
+        assert_int_equal(news_safe, ++safe);
+    }
+    assert_int_equal(news_transient, 0);
+    fx.env.queue->ops = news_inner;
+    desk_viewer_release(desk, &w.v);
+}
+
 /* A history whose writes land while their answers are lost, and a registry that is down. */
 struct flaky {
     struct history history; /* first */
@@ -474,6 +530,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(regenerating, setup, teardown),
         cmocka_unit_test_setup_teardown(changing, setup, teardown),
+        cmocka_unit_test_setup_teardown(told_before_answered, setup, teardown),
         cmocka_unit_test_setup_teardown(what_it_heard_of, setup_flaky, teardown),
         cmocka_unit_test_setup_teardown(lost_answers, setup_flaky, teardown),
         cmocka_unit_test_setup_teardown(two_gateways, setup_two, teardown),
