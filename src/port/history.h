@@ -6,7 +6,8 @@
  *  2. `accept` is one conditional write: nothing of it is seen unless all of it is.
  *  3. `append`: the first write of (chat, turn, part, rev) wins; a second one is answered with the row that stands.
  *  4. A read sees every write that was answered before it began.
- *  5. `change` grows with every change of a chat; rows carry the value of the change that wrote them.
+ *  5. `change` grows with every change of a chat; rows carry the value of the change that wrote them.  Whoever has been told of a
+ *     change (chat_get, accept, changed) and then reads turns or what changed, is shown all rows up to it.
  *  6. Rows handed to a callback are borrowed until it returns.
  *  7. Text comes in sealed; an adapter never sees it.  It copies what it is given before the start returns.
  *  8. After chat_delete: chat_get, accept, append and reads of the chat say TR_NOT_FOUND, and its key is gone.

@@ -10,6 +10,7 @@
 #include "base/metrics.h"
 #include "cassandra_fixture.h"
 #include "cassandra_gone.h"
+#include "cassandra_half.h"
 #include "cassandra_race.h"
 
 #include <stdio.h>
@@ -545,6 +546,7 @@ static const struct CMUnitTest tests[] = {
 static const struct CMUnitTest tests_of_three[] = {
     ON_SERVER(test_node_of_three),
     ON_SERVER(test_node_stalls),
+    ON_SERVER(test_half_commit),
 };
 
 int main(void)

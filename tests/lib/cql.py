@@ -2,6 +2,8 @@
 import socket
 import struct
 
+ONE, QUORUM = 1, 4
+
 
 class Cql:
     """As much of Cassandra's protocol as a statement without values needs."""
@@ -27,6 +29,6 @@ class Cql:
         assert opcode != 0, answer
         return answer
 
-    def run(self, text, consistency=1):  # 4: QUORUM
+    def run(self, text, consistency=ONE):
         raw = text.encode()
         return self.call(7, struct.pack(">I", len(raw)) + raw + struct.pack(">HB", consistency, 0))

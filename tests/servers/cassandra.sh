@@ -5,6 +5,7 @@
 # same ports, as the nodes of one cluster do.  `commitlog_sync: batch`: the default loses acknowledged writes at a SIGKILL.
 # `paxos_variant: v2`: fewer round trips a conditional write, and no sleep of up to 100 ms where two meet (CASSANDRA_PAXOS=v1: the
 # server's default).  CASSANDRA_AUTH=password when DIR is made: the server asks for a password (user and password `cassandra`).
+# CASSANDRA_LINKS=1 when DIR is made: what the nodes say to each other goes through cassandra_links.py; no hints then.
 # shellcheck source=tests/servers/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -16,8 +17,10 @@ install_it() { from_maven org.apache.cassandra cassandra-all "$version" "$lib"; 
 
 # write_node DIR N: the configuration of node N, as DIR/cluster says.
 write_node() {
-    local dir=$1 n=$2 ip=127.0.0.$2 d=$1/n$2 seeds=127.0.0.1 token='' i
-    for ((i = 2; i <= nodes; i++)); do seeds+=,127.0.0.$i; done
+    local dir=$1 n=$2 ip=127.0.0.$2 d=$1/n$2 net=127.0.0 hints=true seeds token='' i
+    [ -z "$links" ] || net=127.0.1 hints=false
+    seeds=$net.1
+    for ((i = 2; i <= nodes; i++)); do seeds+=,$net.$i; done
     # an even ring, so that nodes may boot at once
     [ "$nodes" -eq 1 ] || token="initial_token: $(python3 -c "print(-2**63 + ($n - 1) * (2**64 // $nodes))")"
     mkdir -p "$d/conf" "$d/data" "$d/tmp"
@@ -29,6 +32,7 @@ auto_bootstrap: false
 partitioner: org.apache.cassandra.dht.Murmur3Partitioner
 endpoint_snitch: SimpleSnitch
 listen_address: $ip
+broadcast_address: $net.$n
 rpc_address: $ip
 storage_port: $storage
 native_transport_port: $native
@@ -65,7 +69,7 @@ native_transport_max_threads: 16
 auto_snapshot: false
 incremental_backups: false
 disk_optimization_strategy: ssd
-hinted_handoff_enabled: true
+hinted_handoff_enabled: $hints
 max_hint_window: 3h
 dynamic_snitch: true
 request_timeout: 10s
@@ -131,20 +135,38 @@ serves() { # DIR N
     (exec 3<>"/dev/tcp/127.0.0.$2/$native") 2>/dev/null
 }
 
+start_links() { # DIR
+    running "$1/links.id" && return
+    rm -rf "$1/links"
+    setsid python3 "$(dirname "$0")/cassandra_links.py" "$1" "$nodes" "$storage" \
+        </dev/null >>"$1/links.log" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
+    echo $! >"$1/links.id"
+    wait_for 30 "the nodes' links" links_serve
+}
+
+links_serve() { (exec 3<>"/dev/tcp/127.0.1.$nodes/$storage") 2>/dev/null; }
+
+# Where all nodes end, so does what is between them.
+end_links() { # DIR [NODE]
+    if [ -z "${2:-}" ] && running "$1/links.id"; then kill -KILL "$(cat "$1/links.id")" 2>/dev/null || true; fi
+}
+
 start_it() {
     local dir n java started=()
     mkdir -p "$1"
     dir=$(cd "$1" && pwd)
     if [ ! -s "$dir/cluster" ]; then
         read -r native storage < <(free_ports 2)
-        printf 'native=%s storage=%s nodes=%s authenticator=%s\n' "$native" "$storage" "${2:-1}" \
-            "$([ "${CASSANDRA_AUTH:-}" = password ] && echo PasswordAuthenticator || echo AllowAllAuthenticator)" >"$dir/cluster"
+        printf 'native=%s storage=%s nodes=%s authenticator=%s links=%s\n' "$native" "$storage" "${2:-1}" \
+            "$([ "${CASSANDRA_AUTH:-}" = password ] && echo PasswordAuthenticator || echo AllowAllAuthenticator)" \
+            "${CASSANDRA_LINKS:-}" >"$dir/cluster"
     fi
-    native='' storage='' nodes='' authenticator=''
+    native='' storage='' nodes='' authenticator='' links=''
     # shellcheck source=/dev/null
     . "$dir/cluster"
     java=$(java17)
     [ -d "$lib/lib" ] || fail "no server under $lib: run $0 install"
+    [ -z "$links" ] || start_links "$dir"
     for ((n = 1; n <= nodes; n++)); do
         running "$dir/$n.pid" && continue
         [ -s "$dir/n$n/conf/java.args" ] || write_node "$dir" "$n"
@@ -180,5 +202,8 @@ cut) # DIR NODE
     cut_ports "$3" "$storage" "$storage" "127.0.0.$3"
     ;;
 mend) mend_ports ;;
-*) dispatch "$@" ;;
+*)
+    dispatch "$@"
+    case $1 in stop | kill) end_links "${@:2}" ;; esac
+    ;;
 esac

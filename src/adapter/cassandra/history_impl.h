@@ -35,6 +35,7 @@ enum history_stmt {
     ST_CHAT_DELETE,
     ST_CHAT_EMPTY,
     ST_STATE,
+    ST_STATE_SERIAL,
     ST_OPEN,
     ST_ADVANCE,
     ST_CHANGE,
@@ -198,6 +199,8 @@ void cass_slot_saw_state(struct chat_slot *slot, const struct history_state *sta
 typedef void op_step(struct history_op *op);
 /* Bring the slot's state up to date (what it says then was so after this call), then step. */
 void cass_slot_load(struct history_op *op, op_step *then);
+/* The same, and rows that are read from then on are all there up to the state's change. */
+void cass_slot_load_settled(struct history_op *op, op_step *then);
 /* The same where the slot knows nothing yet; else step with what it knows. */
 void cass_slot_need(struct history_op *op, op_step *then);
 /* Wait for the chat's lane: one writer of this process at a time. */
@@ -243,6 +246,7 @@ struct history_op {
     op_step *lane_then;
     bool in_lane, waiting;
     int32_t reading, stop_at; /* cass_slot_load(): the bucket whose state is read, the one not to read again */
+    bool settled;             /* it is cass_slot_load_settled() */
 
     union {
         struct {

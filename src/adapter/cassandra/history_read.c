@@ -2,7 +2,8 @@
  * history_read - the reads.
  *
  * A page or a list of changes is the chat as of one `change`, taken first: rows of later ones are left out, so that whoever takes
- * the greatest change it was shown as what it knows has seen all up to there.
+ * the greatest change it was shown as what it knows has seen all up to there.  That change comes from a state that is settled
+ * (history_schema.c), or from the same statement as its rows, where each number up to it is found to have a row.
  */
 #include "adapter/cassandra/history_impl.h"
 
@@ -302,7 +303,7 @@ static void turns_loaded(struct history_op *op)
 
 void cass_begin_turns(struct history_op *op)
 {
-    cass_slot_load(op, turns_loaded);
+    cass_slot_load_settled(op, turns_loaded);
 }
 
 /* ---- what changed ---- */
@@ -507,7 +508,7 @@ static void on_changed_at_once(struct history_op *op, const struct cql_rows *row
     }
     buf_clear(&op->paging);
     cass_row_set_release(&op->set);
-    cass_slot_load(op, changed_loaded);
+    cass_slot_load_settled(op, changed_loaded);
 }
 
 /* In one read where new turns are all that changed, as when a reply is to be written. */
@@ -517,7 +518,7 @@ void cass_begin_changed(struct history_op *op)
     struct call c;
 
     if (!slot->known || slot->current == 0 || op->in.read.since > INT64_MAX) { /* a bigint has a sign */
-        cass_slot_load(op, changed_loaded);
+        cass_slot_load_settled(op, changed_loaded);
         return;
     }
     op->reading = slot->current;

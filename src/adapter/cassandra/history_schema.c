@@ -49,9 +49,17 @@
  * CONSISTENCY  QUORUM for reads and plain writes, SERIAL for Paxos: one order over all data centres.  With consistency=local
  * LOCAL_QUORUM and LOCAL_SERIAL: a chat must then be written from ONE data centre, since two would each decide for themselves.
  *
- * ROUND TRIPS (L: conditional write, R: read; in the common case, the chat is remembered and its month is the current one)
- *   accept L (R L with closed buckets) · append L · chat_get R · turn_get R · turns R R · key_get R · key_put L
- *   changed R (R R where nothing changed; R R R R where an old turn did, or the month has turned).  The first reads only what is behind
+ * A conditional write that is cut off in its last step is agreed upon and lies on one replica alone.  A read that asks two may find
+ * it, and gives the other what it asked for: the state of change n, say, and not its row.  The next read, of the row, may ask two
+ * others and find nothing.  So a state and rows that are read one after the other tell of one moment only if that state is
+ * settled: read by Paxos, which first takes the write to a majority (and before each write the one before it, so all of them).
+ * The client knows no serial read; ST_STATE_SERIAL is a conditional write whose condition never holds, and whose answer is the
+ * state.  All else needs none: writes are conditional, a turn is read as it was when it was answered, and of a closed bucket all
+ * rows were at a majority before it was closed.
+ *
+ * ROUND TRIPS (L: conditional write, or a read by Paxos; R: read; in the common case, the chat is remembered and its month is the current one)
+ *   accept L (R L with closed buckets) · append L · chat_get R · turn_get R · turns L R · key_get R · key_put L
+ *   changed R (R L where nothing changed; R L R R where an old turn did, or the month has turned).  The first reads only what is behind
  *   the newest known turn: each change has a row, so the numbers say whether that was all; the others read the month through
  *   chat_create L L L and 3 plain at once · chat_delete R L L L, L an older bucket, R and 2 or 3 plain, L · a new month 3 L
  *   A chat not remembered costs R more (its `chats` row); an old turn's append R more; a wrong guess of `change` L more.
@@ -102,6 +110,9 @@ const char *const cass_statements[ST_COUNT] = {
     [ST_CHAT_DELETE] = "UPDATE @chats SET deleted = ? WHERE chat = ? IF user != null AND deleted = null",
     [ST_CHAT_EMPTY] = "UPDATE @chats SET buckets = null WHERE chat = ? IF deleted != null",
     [ST_STATE] = "SELECT DISTINCT chat, bucket, " STATE " FROM @turns" IN_BUCKET,
+    [ST_STATE_SERIAL] = ("UPDATE @turns SET deleted = true" IN_BUCKET
+                         " IF change_no = -1 AND head = null AND idx = -1 AND updated = -1 AND base = -1 AND next = -1"
+                         " AND deleted = null"),
     [ST_OPEN] = ("UPDATE @turns SET head = ?, idx = ?, change_no = ?, updated = ?, base = ?" IN_BUCKET
                  " IF head = null AND deleted = null"),
     [ST_ADVANCE] = ("UPDATE @turns SET head = ?, idx = ?, change_no = ?, updated = ?" IN_BUCKET

@@ -205,7 +205,7 @@ static void read_current(struct history_op *op)
 {
     struct call c;
 
-    cass_call_init(&c, ST_STATE);
+    cass_call_init(&c, op->settled ? ST_STATE_SERIAL : ST_STATE);
     cass_arg_uuid(&c, &op->slot->chat);
     cass_arg_i32(&c, op->reading);
     cass_op_send(op, &c, 1, false, on_state);
@@ -246,9 +246,10 @@ static void on_chat(struct history_op *op, const struct cql_rows *rows)
     read_current(op);
 }
 
-void cass_slot_load(struct history_op *op, op_step *then)
+static void load(struct history_op *op, op_step *then, bool settled)
 {
     op->then = then;
+    op->settled = settled;
     if (!op->slot->known || op->slot->current == 0) {
         struct call c;
 
@@ -260,6 +261,16 @@ void cass_slot_load(struct history_op *op, op_step *then)
     op->reading = op->slot->current;
     op->stop_at = 0;
     read_current(op);
+}
+
+void cass_slot_load(struct history_op *op, op_step *then)
+{
+    load(op, then, false);
+}
+
+void cass_slot_load_settled(struct history_op *op, op_step *then)
+{
+    load(op, then, true);
 }
 
 void cass_slot_need(struct history_op *op, op_step *then)
