@@ -42,6 +42,7 @@ struct accept {
     struct history_accept write;
     struct buf sealed;
     struct envelope work;
+    uint64_t change; /* of the write; 0: unknown */
     uint32_t moves;
     bool in_line;
     bool known; /* the id had a turn already */
@@ -113,7 +114,7 @@ static void follow_others(struct desk *d, struct desk_follow *f, void *arg)
                                    .media_n = a->claim.n};
 
     if (f->viewer != a->base.viewer)
-        desk_follow_turn(d, f, &turn, &a->write.row.predecessor, false);
+        desk_follow_turn(d, f, &turn, &a->write.row.predecessor, a->change, false);
 }
 
 static void accept_done(struct accept *a)
@@ -129,7 +130,7 @@ static void accept_done(struct accept *a)
     if (a->work.trace[0] != '\0') /* else it was settled already */
         story_log(LOG_INFO, "turn.accepted", &a->work, "known=%d", (int)a->known);
     if (own != NULL)
-        desk_follow_turn(d, own, &turn, &a->write.row.predecessor, true);
+        desk_follow_turn(d, own, &turn, &a->write.row.predecessor, a->change, true);
     if (a->base.viewer != NULL)
         a->done(a->ctx, NULL, &turn.turn); /* may release the viewer */
     if (!a->known)
@@ -141,6 +142,7 @@ static void accept_done(struct accept *a)
                                .predecessor = a->write.row.predecessor,
                                .user = a->user,
                                .index = a->write.row.index,
+                               .change = a->change,
                                .created_ms = a->write.row.created_ms};
 
         memcpy(env.origin, d->queue, strnlen(d->queue, ENVELOPE_ORIGIN_MAX));
@@ -320,6 +322,7 @@ static void on_accepted(void *ctx, enum tr_rc rc, const struct history_accepted 
         }
         break; /* our own write, issued again */
     case ACCEPT_DONE:
+        a->change = res->change;
         break;
     }
     accept_written(a, 0, 0);

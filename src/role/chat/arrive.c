@@ -1,8 +1,8 @@
 /*
  * arrive - comes from: notifier, over [gateway:<instance>].  Goes to: the viewers that have the chat open.
  *
- * An envelope is looked at twice: once for the chat (held back while its key is read or `accepted` is still owed;
- * running texts; what was delivered), then once for each follower (held back while it is opening or catching up).
+ * An envelope is looked at twice: here for the chat (held back while its key is read or `accepted` is still owed;
+ * running texts; what was delivered), then in follow.c for each follower.
  */
 #include "role/chat/desk_impl.h"
 
@@ -113,235 +113,9 @@ static const struct seal_key *key_or_hold(struct desk *d, struct chat *c, const 
     return NULL;
 }
 
-/* ---- one follower */
-
-void desk_send_reply(struct desk *d, struct desk_follow *f, const struct desk_reply *reply, const char *code)
-{
-    static const char message[] = "The reply could not be written. You can ask for another one.";
-    struct envelope about = {.chat = reply->chat, .turn = reply->turn, .variant = reply->variant};
-
-    story_trace(&about.turn, about.trace);
-    story_log(LOG_DEBUG, "turn.delivered", &about, "finish=%s", finish_name(reply->finish));
-
-    if (reply->finish == FINISH_ERROR && reply->len == 0)
-        d->events.failed(f->viewer, &reply->chat, &reply->turn, desk_code(code), message);
-    else
-        d->events.reply(f->viewer, reply);
-}
-
-struct arrival {
-    const struct envelope *env;
-    const char *text; /* opened */
-    size_t len;
-    bool caught_up; /* the history was read since: no reading it again for the same */
-};
-
-static void follow_hold(struct desk *d, struct desk_follow *f, const struct arrival *a)
-{
-    if (a->env->kind == ENVELOPE_DELTA || a->env->kind == ENVELOPE_STATUS)
-        return; /* the text so far is sent afterwards */
-    if (f->held == NULL)
-        f->held = calloc(1, sizeof *f->held);
-    if (f->held != NULL && desk_hold(f->held, a->env, a->text, a->len))
-        f->held->last->caught_up = a->caught_up;
-    else
-        desk_gap(d);
-}
-
-/* Read what is missing.  false: that was done a moment ago, and it is still missing: it is not there. */
-static bool follow_lost(struct desk *d, struct desk_follow *f, const struct arrival *a)
-{
-    struct work *w = desk_work(f->chat);
-    const uint64_t now = loop_now_ms(d->env.loop);
-    struct arrival again;
-
-    if (w == NULL)
-        desk_mend(d, f);
-    if (w == NULL || f->behind)
-        return true; /* it is read with all the rest */
-    if (a->caught_up)
-        return false;
-    if (a->env->kind == ENVELOPE_DELTA || a->env->kind == ENVELOPE_STATUS) {
-        if (w->lost_ms != 0 && now - w->lost_ms < TEXT_WAIT_MS)
-            return true;
-        w->lost_ms = now + 1;
-    }
-    desk_catchup(d, f, &uuid_nil);
-    again = *a;
-    again.caught_up = true;
-    follow_hold(d, f, &again);
-    return true;
-}
-
-/* Is this the reply that comes next?  An envelope without a predecessor can't tell, but for the chat's very first. */
-static bool follows_on(const struct desk_follow *f, const struct envelope *e)
-{
-    if (uuid_is_nil(&e->predecessor))
-        return uuid_is_nil(&f->answered);
-    return uuid_cmp(&e->predecessor, &f->answered) <= 0;
-}
-
-/* A turn is settled: what waited for it is read. */
-static void follow_settled(struct desk *d, struct desk_follow *f)
-{
-    if (f->early)
-        desk_catchup(d, f, &uuid_nil);
-}
-
-static void follow_reply(struct desk *d, struct desk_follow *f, const struct arrival *a)
-{
-    const struct envelope *e = a->env;
-    const bool first = e->variant == 0;
-    const struct desk_reply reply = {.chat = e->chat,
-                                     .turn = e->turn,
-                                     .variant = e->variant,
-                                     .text = a->text,
-                                     .len = a->len,
-                                     .finish = e->finish,
-                                     .prompt_tokens = e->prompt_tokens,
-                                     .cached_tokens = e->cached_tokens,
-                                     .completion_tokens = e->completion_tokens,
-                                     .ttft_ms = e->ttft_ms};
-
-    if (first ? uuid_cmp(&e->turn, &f->answered) <= 0 : e->change != 0 && e->change <= f->covered)
-        return; /* seen */
-    if (uuid_cmp(&e->turn, &f->seen) > 0) {
-        (void)follow_lost(d, f, a); /* once read and still unknown: it is gone */
-        return;
-    }
-    if (first && !follows_on(f, e)) { /* the replies before it come first */
-        if (!follow_lost(d, f, a))
-            f->early = true; /* and are not stored yet: it is in the history when they are */
-        return;
-    }
-    if (first)
-        f->answered = e->turn;
-    follow_settled(d, f);
-    desk_send_reply(d, f, &reply, e->code);
-}
-
-static void follow_take(struct desk *d, struct desk_follow *f, void *arg)
-{
-    const struct arrival *a = arg;
-    const struct envelope *e = a->env;
-    const bool unknown = uuid_cmp(&e->turn, &f->seen) > 0;
-
-    if (f->busy != NULL) {
-        follow_hold(d, f, a);
-        return;
-    }
-    switch (e->kind) {
-    case ENVELOPE_STATUS:
-        if (unknown)
-            (void)follow_lost(d, f, a);
-        else if (e->variant > 0 || uuid_cmp(&e->turn, &f->answered) > 0)
-            d->events.status(f->viewer, &e->chat, &e->turn, e->state, e->position);
-        break;
-    case ENVELOPE_DELTA:
-        if (unknown)
-            (void)follow_lost(d, f, a);
-        else if (e->variant > 0 || uuid_cmp(&e->turn, &f->answered) > 0)
-            d->events.delta(f->viewer, &e->chat, &e->turn, e->variant, e->attempt, e->offset, a->text, a->len);
-        break;
-    case ENVELOPE_REPLY:
-        follow_reply(d, f, a);
-        break;
-    case ENVELOPE_TURN:
-        if (unknown && !a->caught_up && e->origin[0] == '.') /* held back by desk_follow_turn() */
-            desk_catchup(d, f, &e->turn);
-        else if (unknown)
-            (void)follow_lost(d, f, a);
-        break;
-    case ENVELOPE_CHANGED: /* held back by a refresh */
-        if (unknown)
-            (void)follow_lost(d, f, a);
-        else
-            desk_refresh(d, f->chat, &e->turn, NULL);
-        break;
-    case ENVELOPE_DELETED:
-        follow_settled(d, f);
-        if (!unknown)
-            d->events.deleted(f->viewer, &e->chat, &e->turn);
-        break;
-    default:
-        break;
-    }
-}
-
-void desk_follow_turn(struct desk *d, struct desk_follow *f, const struct desk_turn *turn,
-                      const struct uuid *predecessor, bool own)
-{
-    if (f->busy != NULL) {
-        const struct envelope env = {
-            .kind = ENVELOPE_TURN, .chat = turn->chat, .turn = turn->turn, .origin = {own ? '.' : '\0'}};
-        const struct arrival a = {.env = &env};
-
-        follow_hold(d, f, &a);
-        return;
-    }
-    if (uuid_cmp(&turn->turn, &f->seen) <= 0)
-        return;
-    if (uuid_cmp(predecessor, &f->seen) <= 0 && (own || turn->text != NULL)) {
-        f->seen = turn->turn;
-        if (!own)
-            d->events.turn(f->viewer, turn);
-        return;
-    }
-    desk_catchup(d, f, own ? &turn->turn : &uuid_nil);
-}
-
-/* An event's callback may have closed it. */
-static bool is_alive(const struct chat *c, const struct desk_follow *f)
-{
-    const struct desk_follow *at = c->follows;
-
-    while (at != NULL && at != f)
-        at = at->c_next;
-    return at != NULL;
-}
-
-/* The text so far of everything that runs: what came meanwhile was not passed on. */
-static void follow_texts(struct desk *d, struct desk_follow *f)
-{
-    struct chat *c = f->chat;
-    const struct running *r = c->work != NULL ? c->work->running : NULL;
-
-    for (; r != NULL; r = c->work != NULL ? r->next : NULL) {
-        if (r->text.len == 0 || uuid_cmp(&r->turn, &f->seen) > 0)
-            continue;
-        d->events.delta(f->viewer, &c->id, &r->turn, r->variant, r->attempt, 0, (const char *)r->text.data,
-                        r->text.len);
-        if (!is_alive(c, f))
-            return;
-    }
-}
-
-void desk_follow_resume(struct desk *d, struct desk_follow *f, bool texts)
-{
-    struct chat *c = f->chat;
-    struct held_list *held = f->held;
-    struct held *h;
-
-    c->refs++;
-    f->held = NULL;
-    if (texts)
-        follow_texts(d, f);
-    while (held != NULL && (h = desk_held_take(held)) != NULL) {
-        const struct arrival a = {
-            .env = &h->env, .text = (const char *)h->bytes, .len = h->len, .caught_up = h->caught_up};
-
-        if (is_alive(c, f))
-            follow_take(d, f, (void *)(uintptr_t)&a);
-        free(h);
-    }
-    free(held);
-    desk_chat_unref(d, c);
-}
-
 /* ---- the chat */
 
-/* Is this variant's reply past already? */
-static bool is_settled(const struct chat *c, const struct uuid *turn, int32_t variant)
+bool desk_is_settled(const struct chat *c, const struct uuid *turn, int32_t variant)
 {
     const struct work *w = c->work;
 
@@ -353,7 +127,7 @@ static bool is_settled(const struct chat *c, const struct uuid *turn, int32_t va
     return false;
 }
 
-static void note_settled(struct chat *c, const struct uuid *turn, int32_t variant)
+void desk_note_settled(struct chat *c, const struct uuid *turn, int32_t variant)
 {
     struct work *w = desk_work(c);
 
@@ -371,7 +145,7 @@ static bool running_add(struct desk *d, struct chat *c, const struct arrival *a,
     const struct envelope *e = a->env;
     struct running *r;
 
-    if (is_settled(c, &e->turn, e->variant))
+    if (desk_is_settled(c, &e->turn, e->variant))
         return false;
     r = desk_running_get(c, &e->turn, e->variant);
     if (r == NULL || e->attempt < r->attempt)
@@ -408,7 +182,7 @@ static void take_delta(struct desk *d, struct chat *c, const struct arrival *a)
     struct arrival fresh = {0};
 
     if (running_add(d, c, a, &fresh, &env))
-        desk_follow_each(d, c, follow_take, &fresh);
+        desk_follow_each(d, c, desk_follow_take, &fresh);
     desk_open_poke(d, c);
 }
 
@@ -427,21 +201,21 @@ static void take_reply(struct desk *d, struct chat *c, const struct arrival *a)
     const struct envelope *e = a->env;
 
     if (e->variant > 0) {
-        if (is_settled(c, &e->turn, e->variant))
+        if (desk_is_settled(c, &e->turn, e->variant))
             return;
-        note_settled(c, &e->turn, e->variant);
+        desk_note_settled(c, &e->turn, e->variant);
     }
     if (e->variant == 0 && uuid_cmp(&e->turn, &c->answered) > 0) {
         if (in_turn(c, e))
             c->answered = e->turn;
         else
-            note_settled(c, &e->turn, 0); /* not those before it */
+            desk_note_settled(c, &e->turn, 0); /* not those before it */
     }
     desk_running_drop(c, &e->turn, e->variant);
-    desk_follow_each(d, c, follow_take, (void *)(uintptr_t)a);
+    desk_follow_each(d, c, desk_follow_take, (void *)(uintptr_t)a);
     desk_open_poke(d, c);
     if (e->variant > 0)
-        desk_refresh(d, c, &e->turn, NULL); /* it is the chosen one now */
+        desk_refresh(d, c, &e->turn, NULL, e->change); /* it is the chosen one now */
 }
 
 void desk_reply_found(struct desk *d, struct chat *c, const struct envelope *env, const char *text, size_t len)
@@ -472,10 +246,12 @@ static void follow_deleted(struct desk *d, struct desk_follow *f, void *arg)
 {
     const struct deleted_turn *t = arg;
 
-    if (f->viewer != t->except)
-        follow_take(d, f, (void *)(uintptr_t)&t->a);
-    else if (f->busy == NULL)
-        follow_settled(d, f); /* it knows of the deletion */
+    if (f->viewer != t->except) {
+        desk_follow_take(d, f, (void *)(uintptr_t)&t->a);
+    } else if (f->busy == NULL) { /* it knows of the deletion */
+        desk_told(d, f, t->a.env->change);
+        desk_follow_settled(d, f);
+    }
 }
 
 /* A deletion that is asked for again is told again, by whoever is asked. */
@@ -489,9 +265,10 @@ static bool is_told_deleted(const struct chat *c, const struct uuid *turn)
     return false;
 }
 
-void desk_follow_deleted(struct desk *d, struct chat *c, const struct uuid *turn, const struct desk_viewer *except)
+void desk_follow_deleted(struct desk *d, struct chat *c, const struct uuid *turn, uint64_t change,
+                         const struct desk_viewer *except)
 {
-    const struct envelope env = {.kind = ENVELOPE_DELETED, .chat = c->id, .turn = *turn};
+    const struct envelope env = {.kind = ENVELOPE_DELETED, .chat = c->id, .turn = *turn, .change = change};
     struct deleted_turn t = {.a = {.env = &env}, .except = except};
 
     if (uuid_is_nil(turn)) {
@@ -502,7 +279,7 @@ void desk_follow_deleted(struct desk *d, struct chat *c, const struct uuid *turn
     if (is_told_deleted(c, turn))
         return;
     desk_running_drop(c, turn, -1);
-    note_settled(c, turn, -1);
+    desk_note_settled(c, turn, -1);
     desk_follow_each(d, c, follow_deleted, &t);
 }
 
@@ -562,7 +339,7 @@ static void take(struct desk *d, struct chat *c, const struct envelope *env)
     }
     switch (env->kind) {
     case ENVELOPE_DELTA:
-        if (!is_settled(c, &env->turn, env->variant))
+        if (!desk_is_settled(c, &env->turn, env->variant))
             take_sealed(d, c, env);
         break;
     case ENVELOPE_REPLY:
@@ -570,16 +347,16 @@ static void take(struct desk *d, struct chat *c, const struct envelope *env)
         break;
     case ENVELOPE_TURN:
         desk_chat_moved(c, &env->turn, env->index);
-        desk_follow_each(d, c, follow_take, (void *)(uintptr_t)&a);
+        desk_follow_each(d, c, desk_follow_take, (void *)(uintptr_t)&a);
         break;
     case ENVELOPE_STATUS:
-        desk_follow_each(d, c, follow_take, (void *)(uintptr_t)&a);
+        desk_follow_each(d, c, desk_follow_take, (void *)(uintptr_t)&a);
         break;
     case ENVELOPE_CHANGED:
-        desk_refresh(d, c, &env->turn, NULL);
+        desk_refresh(d, c, &env->turn, NULL, env->change);
         break;
     case ENVELOPE_DELETED:
-        desk_follow_deleted(d, c, &env->turn, NULL);
+        desk_follow_deleted(d, c, &env->turn, env->change, NULL);
         break;
     default:
         break;
@@ -610,8 +387,8 @@ static void not_open(struct desk *d, const struct envelope *env)
     all.reach = REACH_ALL;
     if (r->ops->conn_remove(r, &env->chat, d->queue, desk_ignore, NULL, &op, NULL) != TR_OK)
         op = NULL; /* it ends by its TTL */
-    rc = role_publish(&d->env, topic_notify(&env->chat), &all, env->kind != ENVELOPE_REPLY, desk_ignore, NULL, &op,
-                      &err);
+    rc =
+        role_publish(&d->env, topic_notify(&env->chat), &all, env->kind == ENVELOPE_TURN, desk_ignore, NULL, &op, &err);
     if (rc != TR_OK)
         log_event(LOG_WARN, "desk.not_passed_on", "rc=%s cause=%Q", tr_rc_name(rc), tr_err_text(&err));
 }
@@ -627,8 +404,7 @@ static void arrive(struct desk *d, const struct envelope *env)
     if (c == NULL)
         return;
     c->refs++;
-    if (env->kind == ENVELOPE_REPLY)
-        desk_chat_changed(c, env->change);
+    desk_chat_changed(c, env->change);
     if (c->follows != NULL || (env->kind == ENVELOPE_TURN && c->loaded))
         take(d, c, env);
     desk_chat_unref(d, c);

@@ -1,12 +1,13 @@
 /*
- * catchup - comes from: history.  Goes to: the followers that lack something.
+ * catchup - comes from: history.  Goes to: a follower that lacks something, as the events that it has not had.
  *
- * A catch-up is of one follower: the turns behind its `answered` are read, and it gets the `turn`, `reply` or `error`
- * events that it has not had.  A refresh is of one turn: all followers get `changed`.
+ *   TURNS    the turns behind its `answered`: `turn`, `reply` or `error`, in order
+ *   CHANGES  first, where anything may have been missed (the follower is behind, mend.c): the turns that have changed since its `told`.
+ *            Of those up to `answered` it gets `changed`, `deleted`, and a regeneration's `reply`; the others are TURNS
+ *
+ * Meanwhile what comes for it is held back.  Only a reading that succeeded says what is not there: else it stays behind.
  */
 #include "role/chat/desk_impl.h"
-
-#include "base/log.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,13 @@ struct catchup {
     struct desk_request base; /* first */
     struct uuid own, after;
     bool answered; /* every turn up to `after` is */
+    bool read;     /* to the end */
+    bool cut;      /* before a turn that is being accepted */
+
+    bool mends;            /* it begins with CHANGES */
+    bool lacks;            /* there is something for TURNS behind them */
+    uint64_t since, up_to; /* they are read from / all are told up to */
+    struct uuid changed;   /* the newest of them that was looked at */
 };
 
 static void no_answer(struct desk_request *r, const struct desk_error *e)
@@ -36,6 +44,7 @@ static void follow_gone(struct desk *d, struct desk_follow *f)
 /* The follower goes on, with what was read or without it. */
 static void catchup_release(struct desk_request *r)
 {
+    const struct catchup *c = (struct catchup *)r;
     struct desk_follow *f = r->follow;
 
     r->follow = NULL;
@@ -47,6 +56,12 @@ static void catchup_release(struct desk_request *r)
         return;
     if (r->unread)
         desk_unread(r->d, f);
+    else if (c->cut)
+        desk_behind(r->d, f); /* what it is waited for may be missed, too */
+    else if (c->read && c->mends) {
+        f->far = false;
+        desk_told_up_to(f, c->up_to);
+    }
     if (r->chat->gone)
         follow_gone(r->d, f);
     else
@@ -102,40 +117,130 @@ static bool send_stored(struct desk *d, struct desk_follow *f, const struct turn
     return ok;
 }
 
-/* One turn, in order.  An event's callback may close the follower: then r->base.follow is NULL. */
-static void catchup_turn(struct catchup *r, const struct turn_view *v, const struct seal_key *key)
+/* ---- CHANGES */
+
+/* Which of a turn's changes the follower was not told of. */
+struct fresh {
+    bool changed, replies;
+    uint64_t deleted; /* the change; 0: it is not */
+};
+
+static struct fresh fresh_of(const struct catchup *r, const struct turn_row *rows, size_t n)
 {
+    struct fresh fresh = {0};
+
+    for (size_t i = 0; i < n; i++) {
+        const struct turn_row *row = &rows[i];
+
+        if (row->change <= r->since || desk_was_told(r->base.follow, row->change))
+            continue;
+        if (row->part == PART_STATE && row->event == TURN_EVENT_DELETE)
+            fresh.deleted = row->change;
+        else if (row->part == PART_STATE)
+            fresh.changed = fresh.changed || row->event == TURN_EVENT_CHOOSE || row->event == TURN_EVENT_REGENERATE;
+        else if (row->part == PART_USER)
+            fresh.changed = fresh.changed || row->rev > 0;
+        else if (row->part > PART_FIRST_VARIANT)
+            fresh.replies = true;
+    }
+    return fresh;
+}
+
+static void send_changed(struct catchup *r, const struct turn_row *rows, size_t n, const struct seal_key *key)
+{
+    struct desk *d = r->base.d;
+    struct desk_page page = {0};
+    struct tr_err err = {0};
+
+    if (desk_page_build(key, rows, n, &page, &err) != TR_OK) {
+        desk_damaged(d, &rows[0].chat, &rows[0].turn, &err);
+        return;
+    }
+    desk_page_running(&page, r->base.chat);
+    if (page.n == 1)
+        d->events.changed(r->base.follow->viewer, &page.turns[0]);
+    desk_page_release(&page);
+}
+
+/* A turn that the follower knows.  An event's callback may close the follower. */
+static void send_changes(struct catchup *r, const struct turn_view *v, const struct turn_row *rows, size_t n,
+                         const struct seal_key *key)
+{
+    const struct fresh fresh = fresh_of(r, rows, n);
+    struct desk *d = r->base.d;
+    struct chat *c = r->base.chat;
+
+    if (v->deleted) {
+        if (fresh.deleted != 0)
+            desk_follow_deleted(d, c, &v->turn, fresh.deleted, NULL);
+        return;
+    }
+    if (turn_running(v) && v->variants > 0)
+        (void)desk_running_get(c, &v->turn, v->variants); /* so that its text passes */
+    if (desk_replies_found(d, c, v, key))
+        return; /* `changed` follows */
+    if (fresh.changed || fresh.replies)
+        send_changed(r, rows, n, key);
+}
+
+/* ---- TURNS */
+
+/* A turn that the follower does not know.  False: its text can't be read, which was told. */
+static bool introduce(struct catchup *r, const struct turn_view *v, const struct seal_key *key)
+{
+    struct desk_follow *f = r->base.follow;
+    struct tr_err err = {0};
+
+    f->seen = v->turn;
+    if (v->deleted || v->user == NULL || uuid_eq(&v->turn, &r->own) || send_turn(r->base.d, f, v, key, &err))
+        return true;
+    send_failed(r->base.d, f, v, &err);
+    return false;
+}
+
+/* Its first reply, in order. */
+static void settle(struct catchup *r, const struct turn_view *v, const struct seal_key *key)
+{
+    const bool settled = v->deleted || v->user == NULL || v->variants > 0;
     struct desk *d = r->base.d;
     struct desk_follow *f = r->base.follow;
     struct chat *c = r->base.chat;
-    const bool settled = v->deleted || v->user == NULL || v->variants > 0;
-    const bool words = !v->deleted && v->user != NULL;
     struct tr_err err = {0};
 
-    if (v->user != NULL)
-        desk_chat_moved(c, &v->turn, v->user->index);
-    if (uuid_cmp(&v->turn, &f->seen) > 0) {
-        f->seen = v->turn;
-        if (words && !uuid_eq(&v->turn, &r->own) && !send_turn(d, f, v, key, &err)) {
-            send_failed(d, f, v, &err);
-            return;
-        }
-    }
     r->answered = r->answered && settled;
-    if (r->base.follow != NULL && !r->answered && settled)
+    if (!r->answered && settled)
         f->early = true; /* told when those before it are settled */
-    if (r->base.follow == NULL || !r->answered || uuid_cmp(&v->turn, &f->answered) <= 0)
+    if (!r->answered || uuid_cmp(&v->turn, &f->answered) <= 0)
         return;
     f->answered = v->turn;
     if (uuid_cmp(&v->turn, &c->answered) > 0)
         c->answered = v->turn;
     desk_running_drop(c, &v->turn, v->deleted ? -1 : 0);
-    if (!words)
+    if (v->deleted || v->user == NULL)
         return;
-    if (v->variants > 1)
-        desk_refresh(d, c, &v->turn, NULL); /* what came after the first reply, as `changed` */
+    desk_told(d, f, v->variant[0]->change);
     if (!send_stored(d, f, v->variant[0], key, &err))
         send_failed(d, f, v, &err);
+    if (v->variants > 1 && !desk_replies_found(d, c, v, key))
+        desk_refresh(d, c, &v->turn, NULL, 0); /* what came after the first reply, as `changed` */
+}
+
+/* One turn, in order.  An event's callback may close the follower: then r->base.follow is NULL. */
+static void catchup_turn(struct catchup *r, const struct turn_view *v, const struct turn_row *rows, size_t n,
+                         const struct seal_key *key)
+{
+    const bool known = uuid_cmp(&v->turn, &r->base.follow->seen) <= 0;
+
+    if (v->user != NULL)
+        desk_chat_moved(r->base.chat, &v->turn, v->user->index);
+    if (!known && !introduce(r, v, key))
+        return;
+    if (r->base.follow != NULL)
+        settle(r, v, key);
+    if (r->base.follow != NULL && known && r->mends)
+        send_changes(r, v, rows, n, key);
+    for (size_t i = 0; i < n && r->base.follow != NULL && !known; i++)
+        desk_told(r->base.d, r->base.follow, rows[i].change); /* it is told as it stands */
 }
 
 /* true: read on from r->after. */
@@ -149,43 +254,57 @@ static bool catchup_rows(struct catchup *r, const struct turn_row *rows, size_t 
 
         len = desk_turn_rows(rows + i, n - i);
         turn_fold(rows + i, len, &v);
-        if (c->work != NULL && !uuid_is_nil(&c->work->accepting) && uuid_cmp(&v.turn, &c->work->accepting) >= 0)
-            return false; /* `accepted` comes first */
+        if (c->work != NULL && !uuid_is_nil(&c->work->accepting) && uuid_cmp(&v.turn, &c->work->accepting) >= 0) {
+            r->cut = true; /* `accepted` comes first */
+            return false;
+        }
         if (key == NULL)
             return true; /* pushed out of the keyring */
-        catchup_turn(r, &v, key);
+        catchup_turn(r, &v, rows + i, len, key);
         r->after = v.turn;
     }
     return more && r->base.follow != NULL;
 }
 
-static void catchup_step(struct desk_request *base);
+/* ---- reading */
 
-static void on_catchup(void *ctx, enum tr_rc rc, const struct turn_row *rows, size_t n, bool more,
-                       const struct tr_err *err)
+static void turns_step(struct desk_request *base);
+
+/* The end of a reading: true: go on.  Else r is tried again, or has ended. */
+static bool is_read(struct catchup *r, enum tr_rc rc, const struct tr_err *err, void (*step)(struct desk_request *r))
 {
-    struct catchup *r = ctx;
-
-    if (desk_request_over(&r->base))
-        return;
     if (r->base.follow == NULL) {
         desk_request_end(&r->base);
-        return;
+        return false;
     }
     if (rc == TR_NOT_FOUND)
         r->base.chat->gone = true;
     if (rc != TR_OK) {
-        if (!desk_rc_again(rc) || !desk_request_again(&r->base, catchup_step))
+        if (!desk_rc_again(rc) || !desk_request_again(&r->base, step))
             desk_request_broke(&r->base, "catch-up", rc, err);
-        return;
+        return false;
     }
-    if (catchup_rows(r, rows, n, more))
-        catchup_step(&r->base);
-    else
-        desk_request_end(&r->base);
+    r->base.began_ms = loop_now_ms(r->base.d->env.loop);
+    r->base.tries = 0;
+    return true;
 }
 
-static void catchup_step(struct desk_request *base)
+static void on_turns(void *ctx, enum tr_rc rc, const struct turn_row *rows, size_t n, bool more,
+                     const struct tr_err *err)
+{
+    struct catchup *r = ctx;
+
+    if (desk_request_over(&r->base) || !is_read(r, rc, err, turns_step))
+        return;
+    if (catchup_rows(r, rows, n, more)) {
+        turns_step(&r->base);
+        return;
+    }
+    r->read = true;
+    desk_request_end(&r->base);
+}
+
+static void turns_step(struct desk_request *base)
 {
     struct catchup *r = (struct catchup *)base;
     struct history *h = base->d->env.history;
@@ -197,9 +316,87 @@ static void catchup_step(struct desk_request *base)
         desk_request_end(base);
         return;
     }
-    if (desk_request_key(base, &base->chat->id, catchup_step) == NULL)
+    if (desk_request_key(base, &base->chat->id, turns_step) == NULL)
         return;
-    rc = h->ops->turns(h, &base->chat->id, &range, on_catchup, r, &base->op, &err);
+    rc = h->ops->turns(h, &base->chat->id, &range, on_turns, r, &base->op, &err);
+    if (rc != TR_OK)
+        desk_request_broke(base, "catch-up", rc, &err);
+}
+
+/*
+ * The turns of one page that have changed.  The first page tells up to which change the follower has been told of all when the last
+ * one is read: those after it are read later.  True: there may be more of them.
+ */
+static bool changes_rows(struct catchup *r, const struct turn_row *rows, size_t n, bool more,
+                         const struct seal_key *key)
+{
+    const bool first = uuid_is_nil(&r->changed);
+
+    for (size_t i = 0; i < n && first; i++)
+        if (rows[i].change > r->up_to)
+            r->up_to = rows[i].change;
+    for (size_t i = 0, len; i < n && r->base.follow != NULL; i += len) {
+        struct turn_view v;
+
+        len = desk_turn_rows(rows + i, n - i);
+        turn_fold(rows + i, len, &v);
+        if (uuid_cmp(&v.turn, &r->after) > 0) { /* and so are all that follow */
+            r->lacks = true;
+            return false;
+        }
+        send_changes(r, &v, rows + i, len, key);
+        r->changed = v.turn;
+    }
+    return more && r->base.follow != NULL;
+}
+
+static void changes_step(struct desk_request *base);
+
+static void on_changes(void *ctx, enum tr_rc rc, const struct turn_row *rows, size_t n, bool more,
+                       const struct tr_err *err)
+{
+    struct catchup *r = ctx;
+    const struct seal_key *peek;
+    struct seal_key key;
+
+    if (desk_request_over(&r->base) || !is_read(r, rc, err, changes_step))
+        return;
+    peek = keyring_peek(r->base.d->env.keyring, &r->base.chat->id);
+    if (peek == NULL) { /* pushed out of the keyring */
+        changes_step(&r->base);
+        return;
+    }
+    key = *peek;
+    more = changes_rows(r, rows, n, more, &key);
+    seal_key_wipe(&key);
+    r->read = !more && !r->lacks;
+    if (more)
+        changes_step(&r->base);
+    else if (r->lacks)
+        turns_step(&r->base);
+    else
+        desk_request_end(&r->base);
+}
+
+/* The first page is of what has changed; behind it all turns are looked at. */
+static void changes_step(struct desk_request *base)
+{
+    struct catchup *r = (struct catchup *)base;
+    struct history *h = base->d->env.history;
+    const struct history_range range = {.after = r->changed, .limit = OPEN_TURNS};
+    struct tr_err err = {0};
+    enum tr_rc rc;
+
+    if (base->follow == NULL) {
+        desk_request_end(base);
+        return;
+    }
+    if (desk_request_key(base, &base->chat->id, changes_step) == NULL)
+        return;
+    if (uuid_is_nil(&r->changed))
+        rc = h->ops->changed(h, &base->chat->id, r->since, OPEN_TURNS, on_changes, r, &base->op, &err);
+    else
+        rc = h->ops->turns(h, &base->chat->id, &range, on_changes, r, &base->op, &err);
     if (rc != TR_OK)
         desk_request_broke(base, "catch-up", rc, &err);
 }
@@ -217,170 +414,14 @@ void desk_catchup(struct desk *d, struct desk_follow *f, const struct uuid *own)
     r->own = *own;
     r->after = f->answered;
     r->answered = true;
+    r->mends = f->behind;
+    r->lacks = f->early;
+    r->since = r->up_to = f->told;
     r->base.chat = f->chat;
     f->chat->refs++;
     r->base.follow = f;
     f->busy = &r->base;
     f->early = false;
     desk_not_behind(d, f); /* but for what is missed from here on */
-    desk_request_later(&r->base, catchup_step);
-}
-
-/* ---- one turn for all */
-
-struct refresh {
-    struct desk_request base; /* first; viewer: the one that is left out */
-    struct uuid turn;
-    const struct desk_turn *shown; /* while it is handed out */
-};
-
-static void follow_changed(struct desk *d, struct desk_follow *f, void *arg)
-{
-    const struct refresh *r = arg;
-    const struct envelope env = {.kind = ENVELOPE_CHANGED, .chat = r->base.chat->id, .turn = r->turn};
-
-    if (f->viewer == r->base.viewer)
-        return;
-    if (f->busy != NULL) {
-        if (f->held == NULL)
-            f->held = calloc(1, sizeof *f->held);
-        if (f->held == NULL || !desk_hold(f->held, &env, NULL, 0))
-            desk_gap(d);
-    } else if (uuid_cmp(&r->turn, &f->seen) <= 0) {
-        d->events.changed(f->viewer, r->shown);
-    }
-}
-
-/* A regeneration that was under way here and is stored by now, though its reply never came: it comes from here. */
-static bool refresh_replies(struct refresh *r, const struct turn_view *v, const struct seal_key *key)
-{
-    for (int i = 1; i < v->variants; i++) {
-        const struct turn_row *row = v->variant[i];
-        struct envelope env = {.kind = ENVELOPE_REPLY,
-                               .chat = v->chat,
-                               .turn = v->turn,
-                               .variant = i,
-                               .attempt = row->attempt,
-                               .finish = row->finish,
-                               .change = row->change,
-                               .prompt_tokens = row->prompt_tokens,
-                               .cached_tokens = row->cached_tokens,
-                               .completion_tokens = row->completion_tokens,
-                               .ttft_ms = row->ttft_ms};
-        struct buf text = {0};
-        struct tr_err err = {0};
-
-        if (desk_running_find(r->base.chat, &v->turn, i) == NULL)
-            continue;
-        memcpy(env.code, row->code, sizeof env.code);
-        if (desk_row_open(key, row, &text, &err) != TR_OK) {
-            desk_damaged(r->base.d, &v->chat, &v->turn, &err);
-            continue;
-        }
-        desk_reply_found(r->base.d, r->base.chat, &env, (const char *)text.data, text.len);
-        buf_wipe(&text);
-        return true; /* that refreshes again */
-    }
-    return false;
-}
-
-static void refresh_rows(struct refresh *r, const struct turn_row *rows, size_t n, const struct seal_key *key)
-{
-    struct desk *d = r->base.d;
-    struct chat *c = r->base.chat;
-    struct desk_page page = {0};
-    struct turn_view v;
-    struct tr_err err = {0};
-    enum tr_rc rc;
-
-    turn_fold(rows, n, &v);
-    if (v.deleted) {
-        desk_follow_deleted(d, c, &r->turn, r->base.viewer);
-        return;
-    }
-    if (refresh_replies(r, &v, key))
-        return;
-    if (turn_running(&v) && v.variants > 0)
-        (void)desk_running_get(c, &v.turn, v.variants); /* so that a gap is mended; else nothing is lost */
-    rc = desk_page_build(key, rows, n, &page, &err);
-    if (rc != TR_OK) {
-        desk_damaged(d, &v.chat, &v.turn, &err);
-        return;
-    }
-    desk_page_running(&page, c);
-    r->shown = &page.turns[0];
-    if (page.n == 1)
-        desk_follow_each(d, c, follow_changed, r);
-    desk_page_release(&page);
-}
-
-static void refresh_step(struct desk_request *base);
-
-static void on_refresh(void *ctx, enum tr_rc rc, const struct turn_row *rows, size_t n, bool more,
-                       const struct tr_err *err)
-{
-    struct refresh *r = ctx;
-    const struct seal_key *key;
-
-    (void)more;
-    if (desk_request_over(&r->base))
-        return;
-    if (desk_rc_again(rc) && desk_request_again(&r->base, refresh_step))
-        return;
-    if (rc == TR_OK) {
-        key = keyring_peek(r->base.d->env.keyring, &r->base.chat->id);
-        if (key == NULL) {
-            refresh_step(&r->base);
-            return;
-        }
-        refresh_rows(r, rows, n, key);
-    } else if (rc != TR_NOT_FOUND) {
-        desk_request_broke(&r->base, "refresh", rc, err);
-        return;
-    }
-    desk_request_end(&r->base);
-}
-
-static void refresh_step(struct desk_request *base)
-{
-    struct refresh *r = (struct refresh *)base;
-    struct history *h = base->d->env.history;
-    struct tr_err err = {0};
-    enum tr_rc rc;
-
-    if (desk_request_key(base, &base->chat->id, refresh_step) == NULL)
-        return;
-    rc = h->ops->turn_get(h, &base->chat->id, &r->turn, on_refresh, r, &base->op, &err);
-    if (rc != TR_OK)
-        desk_request_broke(base, "refresh", rc, &err);
-}
-
-static void follow_unread(struct desk *d, struct desk_follow *f, void *arg)
-{
-    (void)arg;
-    desk_unread(d, f);
-}
-
-static void refresh_release(struct desk_request *r)
-{
-    if (r->unread && !r->d->dead)
-        desk_follow_each(r->d, r->chat, follow_unread, NULL);
-}
-
-void desk_refresh(struct desk *d, struct chat *c, const struct uuid *turn, struct desk_viewer *except)
-{
-    static const struct desk_request_ops ops = {.fail = no_answer, .release = refresh_release};
-    struct refresh *r;
-
-    if (c->follows == NULL)
-        return;
-    r = desk_request_new(d, except, sizeof *r, &ops);
-    if (r == NULL) {
-        desk_gap(d);
-        return;
-    }
-    r->turn = *turn;
-    r->base.chat = c;
-    c->refs++;
-    desk_request_later(&r->base, refresh_step);
+    desk_request_later(&r->base, r->mends ? changes_step : turns_step);
 }

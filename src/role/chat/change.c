@@ -36,6 +36,7 @@ struct change {
     struct buf plain;       /* the user's message as it stands, of edit and delete */
     struct message message; /* the same, borrowed from it */
     struct envelope work;
+    uint64_t change; /* of the write; 0: nothing was written */
     uint32_t races;
     bool running; /* as read */
     bool told;    /* something has changed */
@@ -79,10 +80,20 @@ static struct envelope change_news(const struct change *ch)
 {
     struct envelope env = {.kind = ch->kind == CHANGE_DELETE ? ENVELOPE_DELETED : ENVELOPE_CHANGED,
                            .chat = ch->base.chat->id,
-                           .turn = ch->turn};
+                           .turn = ch->turn,
+                           .change = ch->change};
 
     memcpy(env.origin, ch->base.d->queue, strnlen(ch->base.d->queue, ENVELOPE_ORIGIN_MAX));
     return env;
+}
+
+/* A mark to stop is nothing to be told of. */
+static void follow_stopped(struct desk *d, struct desk_follow *f, void *arg)
+{
+    const struct change *ch = arg;
+
+    if (f->busy == NULL)
+        desk_told(d, f, ch->change);
 }
 
 static void change_done(struct change *ch)
@@ -99,13 +110,14 @@ static void change_done(struct change *ch)
     if (ch->kind == CHANGE_STOP) {
         if (ch->running)
             tell_worker(ch, ch->row.variant);
+        desk_follow_each(d, ch->base.chat, follow_stopped, ch);
     } else if (ch->kind == CHANGE_DELETE) {
         if (ch->running)
             tell_worker(ch, ch->work.variant);
-        desk_follow_deleted(d, ch->base.chat, &ch->turn, v);
+        desk_follow_deleted(d, ch->base.chat, &ch->turn, ch->change, v);
         desk_media_turn_deleted(d, &ch->base.chat->user, &ch->base.chat->id, &ch->message);
     } else if (ch->told) {
-        desk_refresh(d, ch->base.chat, &ch->turn, v);
+        desk_refresh(d, ch->base.chat, &ch->turn, v, ch->change);
     }
     if (ch->told && ch->kind == CHANGE_REGENERATE) { /* may be lost: its reply tells too */
         const struct envelope env = change_news(ch);
@@ -174,6 +186,7 @@ static void change_tell(struct desk_request *r)
 static void change_written(struct change *ch)
 {
     fault_point("change.stored");
+    desk_chat_changed(ch->base.chat, ch->change);
     ch->told = true;
     ch->base.began_ms = loop_now_ms(ch->base.d->env.loop);
     if (ch->kind == CHANGE_REGENERATE || ch->kind == CHANGE_STOP) {
@@ -194,7 +207,6 @@ static void on_written(void *ctx, enum tr_rc rc, bool mine, uint64_t change, con
 {
     struct change *ch = ctx;
 
-    (void)change;
     (void)standing;
     if (desk_request_over(&ch->base))
         return;
@@ -202,6 +214,7 @@ static void on_written(void *ctx, enum tr_rc rc, bool mine, uint64_t change, con
         if (!desk_rc_again(rc) || !desk_request_again(&ch->base, change_write))
             desk_request_broke(&ch->base, "append", rc, err);
     } else if (mine) {
+        ch->change = change;
         change_written(ch);
     } else if (++ch->races > RACES_MAX) {
         desk_request_broke(&ch->base, "append", TR_BUSY, NULL);

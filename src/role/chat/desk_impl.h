@@ -4,7 +4,9 @@
  *   desk.c       start, drain, free; requests; the slow timer
  *   chats.c      the open chats, who follows them, what is held back
  *   arrive.c     what comes in on [gateway:<id>] and goes out to the followers
+ *   follow.c     one follower: what it is told, what it lacks, what is held back for it
  *   catchup.c    reading from the history what a follower has missed
+ *   refresh.c    one turn that has changed, for all its followers
  *   mend.c       when that is done: gaps, records that were lost, what could not be read
  *   page.c       rows -> turns with their texts
  *   open.c accept.c change.c read.c forget.c   the requests; greeting.c a new chat's first turn; check.c limits
@@ -15,7 +17,8 @@
  *   seen      the newest turn it knows: every turn up to it was in `opened`, in `accepted` or in a `turn` event
  *   answered  every turn up to it was answered (or deleted) as far as the follower knows
  * An event of a turn beyond `seen`, or a reply whose predecessor is beyond `answered`, shows that something was missed:
- * then the history is read (catchup.c), and what comes meanwhile is held back.
+ * then the history is read (catchup.c), and what comes meanwhile is held back.  The third is of changes, which may come in any order:
+ *   told, heard  every change up to `told`, and those of the bits of `heard`, were told: a hole shows that one was missed
  */
 #ifndef ROLE_CHAT_DESK_IMPL_H
 #define ROLE_CHAT_DESK_IMPL_H
@@ -97,6 +100,7 @@ struct chat {
     uint32_t refs;     /* requests and loops that use it */
     bool loaded;       /* user, character, head and index are known */
     bool gone;         /* deleted */
+    bool hole;         /* it is looked at soon */
 };
 
 /* One viewer having one chat open. */
@@ -107,9 +111,11 @@ struct desk_follow {
     struct desk_follow *c_next; /* of the chat */
     struct uuid seen, answered;
     uint64_t covered;          /* changes up to here were in `opened` */
+    uint64_t told, heard;      /* bit n: the change told + 1 + n */
     struct held_list *held;    /* while busy */
     struct desk_request *busy; /* an open or a catch-up: what comes is held back.  NULL: events pass */
     bool behind;               /* something may have been missed: it is read again (mend.c) */
+    bool far;                  /* a change was told that is beyond all bits */
     bool early;                /* a reply is stored, and one before it is not settled: read again when that is */
 };
 
@@ -252,24 +258,48 @@ void desk_running_ask(struct desk *d, struct chat *c, struct running *r);
 
 /* ---- arrive.c */
 void desk_on_message(void *ctx, const struct queue_incoming *msg);
+/* Is this variant's reply past already, or its turn deleted (variant -1: note that)? */
+bool desk_is_settled(const struct chat *c, const struct uuid *turn, int32_t variant);
+void desk_note_settled(struct chat *c, const struct uuid *turn, int32_t variant);
 /* What was held back in the chat: look at it again. */
 void desk_replay(struct desk *d, struct chat *c);
-/* A turn was accepted: tell a follower.  own: it sent it itself.  text may be NULL (then it is read). */
+/* A regeneration's reply that was found in the history: it is as if it came by, and its turn's `changed` follows. */
+void desk_reply_found(struct desk *d, struct chat *c, const struct envelope *env, const char *text, size_t len);
+/* The turn or, where it is nil, the whole chat is deleted: tell the followers but `except`.  Told before: nothing.  change: 0
+ * unknown. */
+void desk_follow_deleted(struct desk *d, struct chat *c, const struct uuid *turn, uint64_t change,
+                         const struct desk_viewer *except);
+
+/* ---- follow.c */
+struct arrival {
+    const struct envelope *env;
+    const char *text; /* opened */
+    size_t len;
+    bool caught_up; /* the history was read since: no reading it again for the same */
+};
+/* Tell the follower, or hold it back for it.  arg: struct arrival; for desk_follow_each(). */
+void desk_follow_take(struct desk *d, struct desk_follow *f, void *arg);
+/* A turn was accepted: tell a follower.  own: it sent it itself.  text may be NULL (then it is read).  change: 0 unknown. */
 void desk_follow_turn(struct desk *d, struct desk_follow *f, const struct desk_turn *turn,
-                      const struct uuid *predecessor, bool own);
+                      const struct uuid *predecessor, uint64_t change, bool own);
+/* A turn is settled: a reply that waited for that is read. */
+void desk_follow_settled(struct desk *d, struct desk_follow *f);
 /* Let a follower that was busy go on with what was held back for it; texts: with the running texts so far first. */
 void desk_follow_resume(struct desk *d, struct desk_follow *f, bool texts);
-/* A regeneration's reply that was found in the history. */
-void desk_reply_found(struct desk *d, struct chat *c, const struct envelope *env, const char *text, size_t len);
 void desk_send_reply(struct desk *d, struct desk_follow *f, const struct desk_reply *reply, const char *code);
-/* The turn or, where it is nil, the whole chat is deleted: tell the followers but `except`.  Told before: nothing. */
-void desk_follow_deleted(struct desk *d, struct chat *c, const struct uuid *turn, const struct desk_viewer *except);
+/* This change was told (0: unknown) / was it? / all up to this one were. */
+void desk_told(struct desk *d, struct desk_follow *f, uint64_t change);
+bool desk_was_told(const struct desk_follow *f, uint64_t change);
+void desk_told_up_to(struct desk_follow *f, uint64_t change);
 
 /* ---- catchup.c */
 /* Read what the follower lacks.  own: a turn it sent itself, or nil. */
 void desk_catchup(struct desk *d, struct desk_follow *f, const struct uuid *own);
-/* Read a turn and send `changed` to all followers but `except` (which may be NULL). */
-void desk_refresh(struct desk *d, struct chat *c, const struct uuid *turn, struct desk_viewer *except);
+/* ---- refresh.c */
+/* Regenerations that are stored, whose reply did not come by here: it is as if it came now, `changed` too.  false: there is none. */
+bool desk_replies_found(struct desk *d, struct chat *c, const struct turn_view *v, const struct seal_key *key);
+/* Read a turn and send `changed` to all followers but `except` (which may be NULL), of this change (0: unknown). */
+void desk_refresh(struct desk *d, struct chat *c, const struct uuid *turn, struct desk_viewer *except, uint64_t change);
 
 /* ---- mend.c */
 /* Something may have been missed: every open chat's record is put again, then what its followers lack is read. */
@@ -279,6 +309,10 @@ void desk_mend(struct desk *d, struct desk_follow *f);
 /* It was to be read, and could not be: later. */
 void desk_unread(struct desk *d, struct desk_follow *f);
 void desk_not_behind(struct desk *d, struct desk_follow *f);
+/* The same, but it was cut short: soon. */
+void desk_behind(struct desk *d, struct desk_follow *f);
+/* A change that nobody told of shows in the chat: where it does not come by itself, it is read. */
+void desk_hole(struct desk *d, struct chat *c);
 /* Say in the registry that this gateway still holds a connection of the chat, if it does. */
 void desk_conn_renew(struct desk *d, struct chat *c);
 void desk_mend_step(struct desk *d);

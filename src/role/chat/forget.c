@@ -62,7 +62,7 @@ void desk_chat_gone(struct desk *d, const struct uuid *chat)
         return;
     c->refs++;
     stop_running(d, c);
-    desk_follow_deleted(d, c, &uuid_nil, NULL);
+    desk_follow_deleted(d, c, &uuid_nil, 0, NULL);
     desk_chat_unref(d, c);
 }
 

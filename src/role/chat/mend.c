@@ -4,6 +4,8 @@
  *   a gap (desk_gap)         the broker's or the registry's connection is a new one, the registry lost our record, or we
  *                            slept: of every open chat the record is put, then its followers are behind
  *   a record that was lost   a renewal found none: the same for that chat
+ *   a hole (desk_hole)       a change was told and one before it was not, and did not come by itself: whoever wrote it was killed
+ *                            before it told of it, or the notifier was
  *   what could not be read   desk_unread()
  *
  * A follower that is `behind` is read (catchup.c) as soon as nothing else is under way for it.  While the history does not
@@ -14,11 +16,12 @@
 #define GAP_ROUNDS 100       /* ticks that reading all open chats again is spread over */
 #define UNREAD_PAUSE_MS 1000 /* after a reading that failed */
 #define BEHIND_ROUNDS 5      /* ticks in which all chats are looked at for followers that are behind */
+#define HOLE_WAIT_MS 1000    /* events overtake each other */
 #define CATCHUPS_MAX 64      /* under way at once, of those that were behind */
 
 /* ---- who is behind */
 
-static void behind(struct desk *d, struct desk_follow *f)
+void desk_behind(struct desk *d, struct desk_follow *f)
 {
     if (!f->behind)
         d->behind_n++;
@@ -39,14 +42,14 @@ static bool may_read(const struct desk *d)
 
 void desk_mend(struct desk *d, struct desk_follow *f)
 {
-    behind(d, f);
+    desk_behind(d, f);
     if (f->busy == NULL && may_read(d))
         desk_catchup(d, f, &uuid_nil);
 }
 
 void desk_unread(struct desk *d, struct desk_follow *f)
 {
-    behind(d, f);
+    desk_behind(d, f);
     d->behind_at_ms = loop_now_ms(d->env.loop) + UNREAD_PAUSE_MS;
 }
 
@@ -68,13 +71,54 @@ static void chat_if_behind(struct desk *d, struct chat *c)
     desk_follow_each(d, c, follow_if_behind, NULL);
 }
 
-/* Read what its followers lack, and the regenerations under way. */
+/* Read what its followers lack. */
 static void chat_read_again(struct desk *d, struct chat *c)
 {
     desk_follow_each(d, c, follow_mend, NULL);
-    for (struct running *r = c->work != NULL ? c->work->running : NULL; r != NULL; r = r->next)
-        if (r->variant > 0)
-            desk_refresh(d, c, &r->turn, NULL);
+}
+
+/* ---- a hole */
+
+struct hole {
+    struct desk_request base; /* first */
+};
+
+static void no_answer(struct desk_request *r, const struct desk_error *e)
+{
+    (void)r; /* nobody waits for these */
+    (void)e;
+}
+
+static void hole_release(struct desk_request *r)
+{
+    r->chat->hole = false;
+}
+
+static void follow_hole(struct desk *d, struct desk_follow *f, void *arg)
+{
+    (void)arg;
+    if (f->heard != 0 || f->far)
+        desk_mend(d, f);
+}
+
+static void hole_step(struct desk_request *r)
+{
+    desk_follow_each(r->d, r->chat, follow_hole, NULL);
+    desk_request_end(r);
+}
+
+void desk_hole(struct desk *d, struct chat *c)
+{
+    static const struct desk_request_ops ops = {.fail = no_answer, .release = hole_release};
+    struct hole *r = c->hole || d->draining ? NULL : desk_request_new(d, NULL, sizeof *r, &ops);
+
+    if (r == NULL)
+        return; /* the next event shows it again */
+    c->hole = true;
+    c->refs++;
+    r->base.chat = c;
+    if (!desk_request_after(&r->base, HOLE_WAIT_MS, hole_step))
+        desk_request_end(&r->base);
 }
 
 /* ---- the chat's record */
@@ -83,12 +127,6 @@ struct record {
     struct desk_request base; /* first */
     bool renews;              /* it is read again only where the record was lost */
 };
-
-static void no_answer(struct desk_request *r, const struct desk_error *e)
-{
-    (void)r; /* nobody waits for these */
-    (void)e;
-}
 
 static void on_put(void *ctx, enum tr_rc rc, const struct tr_err *err)
 {

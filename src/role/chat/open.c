@@ -11,7 +11,8 @@
 
 #include <string.h>
 
-#define CHANGES_MAX 1000 /* older turns told of after `opened` */
+#define CHANGES_MAX                                                                                                    \
+    200 /* older turns told of with `opened`; where there are more, all of them come after it (mend.c) */
 #define BUSY_WAIT_MS 20
 
 struct opening {
@@ -27,6 +28,7 @@ struct opening {
     bool is_new;  /* the follower is: it goes again if this fails */
     bool waiting; /* for running texts */
     bool more;
+    bool many; /* changes */
     struct card *card;
     bool has_avatar;
     uint64_t updated_ms;
@@ -84,6 +86,8 @@ static void send_changes(struct opening *o)
 {
     const struct desk_events *events = &o->base.d->events;
 
+    if (o->many)
+        return;
     for (size_t i = 0; i < o->changed.deleted_n && o->base.follow != NULL; i++)
         events->deleted(o->base.follow->viewer, &o->chat, &o->changed.deleted[i]);
     for (size_t i = 0; i < o->changed.n && o->base.follow != NULL; i++) {
@@ -134,6 +138,13 @@ static void open_finish(struct opening *o)
     if (uuid_cmp(&o->page.answered, &o->page.before) > 0) /* read here, not said by the client */
         raise_mark(&c->answered, &o->page.answered);
     f->covered = o->page.change > o->change ? o->page.change : o->change;
+    if (o->is_new)
+        f->told = o->many ? o->since : o->change; /* as read first: older turns may have changed since */
+    if (o->many) {
+        f->told = o->since < f->told ? o->since : f->told;
+        f->heard = 0;
+        desk_behind(d, f);
+    }
     o->is_new = false;
     o->done(o->ctx, NULL, &opened);
     send_changes(o);
@@ -294,9 +305,9 @@ static void on_changed(void *ctx, enum tr_rc rc, const struct turn_row *rows, si
 {
     struct opening *o = ctx;
 
-    (void)more;
     if (desk_request_over(&o->base) || is_left(o) || !is_read(o, "changes", rc, err, open_changed))
         return;
+    o->many = more;
     if (open_page(o, rows, n, &o->changed, open_changed))
         open_character(&o->base);
 }

@@ -70,6 +70,14 @@ bool book_ask(struct book *b)
     return false;
 }
 
+bool book_has(const struct book *b, const char *name)
+{
+    for (size_t i = 0; i < b->n; i++)
+        if (strcmp(b->names[i], name) == 0)
+            return true;
+    return false;
+}
+
 void book_release(struct book *b)
 {
     if (b->reading != NULL) {

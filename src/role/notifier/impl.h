@@ -24,6 +24,8 @@ struct book {
 
 /* True: names/n may be used now.  False: on_read will be called, and they may be used then. */
 bool book_ask(struct book *b);
+/* Is this one among them? */
+bool book_has(const struct book *b, const char *name);
 void book_release(struct book *b);
 
 #endif

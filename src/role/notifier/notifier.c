@@ -182,14 +182,6 @@ static void publish(struct event *e, const char *gateway, struct slice body)
     }
 }
 
-static bool book_has(const struct book *b, const char *name)
-{
-    for (size_t i = 0; i < b->n; i++)
-        if (strcmp(b->names[i], name) == 0)
-            return true;
-    return false;
-}
-
 /*
  * To all living gateways, and to those of the record, which may be younger than the book.  It does not wait: the book was
  * read, or could not be read, just before the record was.

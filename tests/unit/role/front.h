@@ -32,7 +32,7 @@ static struct fixture fx;
 static struct desk *desk, *second;
 static struct view *views[8]; /* of this test: let go of by teardown where it failed */
 static size_t views_n;
-static struct uuid turn_names[64];
+static struct uuid turn_names[512];
 static size_t turn_names_n;
 
 /* A small number for each turn, in the order of their first mention. */

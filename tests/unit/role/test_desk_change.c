@@ -236,6 +236,13 @@ static enum tr_rc flaky_turns(struct history *h, const struct uuid *chat, const 
     return flaky.real->ops->turns(flaky.real, chat, range, done, ctx, ret_op, err);
 }
 
+static enum tr_rc flaky_changed(struct history *h, const struct uuid *chat, uint64_t since, uint32_t limit,
+                                history_rows_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
+{
+    (void)h;
+    return flaky.real->ops->changed(flaky.real, chat, since, limit, done, ctx, ret_op, err);
+}
+
 static enum tr_rc flaky_chat_get(struct history *h, const struct uuid *chat, history_chat_done *done, void *ctx,
                                  struct tr_op **ret_op, struct tr_err *err)
 {
@@ -257,6 +264,7 @@ static int setup_flaky(void **state)
                                            .append = flaky_append,
                                            .turn_get = flaky_turn_get,
                                            .turns = flaky_turns,
+                                           .changed = flaky_changed,
                                            .chat_get = flaky_chat_get};
     static struct registry_ops registry_ops;
     size_t started = 0;

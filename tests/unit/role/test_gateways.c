@@ -101,6 +101,14 @@ static enum tr_rc spy_turns(struct history *h, const struct uuid *chat, const st
     return history_inner->turns(h, chat, range, done, ctx, ret_op, err);
 }
 
+static enum tr_rc spy_changed(struct history *h, const struct uuid *chat, uint64_t since, uint32_t limit,
+                              history_rows_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
+{
+    reads++;
+    reads_early += puts_late > 0;
+    return history_inner->changed(h, chat, since, limit, done, ctx, ret_op, err);
+}
+
 static void spy(void)
 {
     static struct registry_ops registry_ops;
@@ -115,6 +123,7 @@ static void spy(void)
     history_inner = fx.env.history->ops;
     history_ops = *history_inner;
     history_ops.turns = spy_turns;
+    history_ops.changed = spy_changed;
     fx.env.history->ops = &history_ops;
     registry_down = false;
     put_delay_ms = 0;

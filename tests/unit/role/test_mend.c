@@ -1,6 +1,6 @@
 /*
- * test_mend - role/chat: what was missed is read again, all of it, and told once: a gap while a chat is opened, an error that came
- * early, a history that can't be read.  Over the real embedded adapters.
+ * test_mend - role/chat: what was missed is read again, all of it, and told once: changes in a gap, a change that nobody told of, a gap
+ * while a chat is opened, an error that came early, a history that can't be read.  Over the real embedded adapters.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -113,12 +113,368 @@ static void an_early_error_and_a_deletion(void **state)
     told(&w, "ok failed3:engine_failed ");
 }
 
+/* ---- changes */
+
+static uint64_t change; /* of the chat, as the history counts */
+
+static void reply_told(const struct uuid *turn, const struct uuid *predecessor, int32_t variant, const char *text)
+{
+    struct envelope env = {.kind = ENVELOPE_REPLY, .variant = variant, .finish = FINISH_STOP, .attempt = 7};
+
+    env.chat = fx.chat;
+    env.turn = *turn;
+    env.predecessor = *predecessor;
+    env.change = change;
+    tell(&env, text);
+}
+
+/* A turn that is sent here and answered. */
+static struct uuid a_turn(struct view *w, const char *id, const struct uuid *predecessor)
+{
+    const struct answer a = send_text(w, id, id);
+
+    assert_string_equal(a.code, "");
+    store_reply(&a.id, 0, "r", FINISH_STOP);
+    change += 2;
+    reply_told(&a.id, predecessor, 0, "r");
+    return a.id;
+}
+
+/* Another device edits, at another gateway, and nobody tells of it. */
+static void edit_elsewhere(const struct uuid *turn, const char *text, int32_t rev)
+{
+    struct turn_row row = {.chat = fx.chat,
+                           .turn = *turn,
+                           .rev = rev,
+                           .speaker = SPEAKER_USER,
+                           .user = fx.user,
+                           .created_ms = wall_ms(),
+                           .character = "ada"};
+    struct buf sealed = {0};
+
+    seal_row(&fx, &row, text, &sealed);
+    append(&fx, &row);
+    buf_release(&sealed);
+    change++;
+}
+
+static void event_elsewhere(const struct uuid *turn, enum turn_event event, int32_t variant, int32_t rev)
+{
+    append_event(&fx, turn, event, variant, rev);
+    change++;
+}
+
+static struct desk_follow *follow_of(const struct view *w)
+{
+    return w->v.follows;
+}
+
+static bool is_idle(void *ctx)
+{
+    const struct desk_follow *f = follow_of(ctx);
+
+    return desk->gap_left == 0 && f->busy == NULL && !f->behind && desk->requests_n == 0;
+}
+
+static void idle(struct view *w)
+{
+    assert_true(support_until(fx.loop, is_idle, w, SUPPORT_LIMIT_MS));
+    support_for(fx.loop, 30);
+}
+
+/* An edit, a regeneration, a choice, a deletion, a turn and its reply, all while no event came: each is told, once. */
+static void everything_in_a_gap(void **state)
+{
+    static struct view w;
+    struct uuid one, two, three, four;
+    struct envelope work;
+
+    (void)state;
+    change = 1;
+    view_init(&w);
+    open_chat(&w, NULL);
+    one = a_turn(&w, "one", &turn_names[0]);
+    two = a_turn(&w, "two", &one);
+    three = a_turn(&w, "three", &two);
+    four = a_turn(&w, "four", &three);
+    idle(&w);
+    assert_int_equal(follow_of(&w)->told, change); /* it knows that it was told of all */
+    w.log[0] = '\0';
+    edit_elsewhere(&one, "another one", 1);
+    event_elsewhere(&two, TURN_EVENT_REGENERATE, 1, 0);
+    store_reply(&two, 1, "second", FINISH_STOP);
+    change++;
+    event_elsewhere(&three, TURN_EVENT_DELETE, 0, 0);
+    event_elsewhere(&four, TURN_EVENT_STOP, 0, 0); /* nothing to be seen */
+    fx.head = four;
+    fx.index = 4;
+    accept(&fx, "from my phone", &work);
+    store_reply(&work.turn, 0, "done", FINISH_STOP);
+    change += 2;
+    desk_gap(desk);
+    told(&w, "changed2:another one/1/0 turn6:from my phone reply6.0:done reply3.1:second deleted4 changed3:two/2/1 ");
+    idle(&w);
+    assert_int_equal(follow_of(&w)->told, change);
+    desk_gap(desk); /* nothing was missed */
+    idle(&w);
+    change--; /* what was on its way comes after all */
+    reply_told(&work.turn, &four, 0, "done");
+    idle(&w);
+    expect_log(&w, "");
+}
+
+/* More turns than a page has. */
+static void many_in_a_gap(void **state)
+{
+    static struct view w;
+    struct uuid ids[120];
+    struct envelope work;
+    char want[4096] = "";
+
+    (void)state;
+    change = 1;
+    view_init(&w);
+    for (size_t i = 0; i < 120; i++) {
+        accept(&fx, "m", &work);
+        ids[i] = work.turn;
+        store_reply(&work.turn, 0, "r", FINISH_STOP);
+        change += 2;
+    }
+    open_chat(&w, NULL);
+    turn_names_n = 0;
+    for (size_t i = 0; i < 120; i++) {
+        edit_elsewhere(&ids[i], "e", 1);
+        snprintf(want + strlen(want), sizeof want - strlen(want), "changed%zu:e/1/0 ", i + 1);
+    }
+    w.log[0] = '\0';
+    desk_gap(desk);
+    told(&w, want);
+    idle(&w);
+    assert_in_range(follow_of(&w)->told, change - 120 + 50, change); /* as the first page was read */
+    desk_gap(desk);
+    idle(&w);
+    desk_gap(desk);
+    idle(&w);
+    assert_int_equal(follow_of(&w)->told, change);
+}
+
+/* Whoever edited was killed before it told of that, and there is no gap: the next event shows it. */
+static void a_change_that_nobody_told_of(void **state)
+{
+    static struct view w;
+    struct uuid one, two;
+
+    (void)state;
+    change = 1;
+    view_init(&w);
+    open_chat(&w, NULL);
+    one = a_turn(&w, "one", &turn_names[0]);
+    idle(&w);
+    expect_log(&w, "opened accepted2 reply2.0:r ");
+    edit_elsewhere(&one, "another one", 1);
+    two = a_turn(&w, "two", &one);
+    expect_log(&w, "accepted3 reply3.0:r ");
+    told(&w, "changed2:another one/1/0 ");
+    idle(&w);
+    assert_int_equal(follow_of(&w)->told, change);
+    event_elsewhere(&one, TURN_EVENT_DELETE, 0, 0);
+    (void)a_turn(&w, "three", &two);
+    expect_log(&w, "accepted4 reply4.0:r ");
+    told(&w, "deleted2 ");
+    idle(&w);
+    assert_int_equal(follow_of(&w)->told, change);
+}
+
+/* Our own changes and those of others, all told of: no hole shows, and nothing is read again. */
+static size_t changes_read;
+static bool away; /* the history can't be read */
+static const struct history_ops *inner;
+
+static enum tr_rc spy_turns(struct history *h, const struct uuid *chat, const struct history_range *range,
+                            history_rows_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
+{
+    return away ? tr_fail(err, TR_INVALID, "away") : inner->turns(h, chat, range, done, ctx, ret_op, err);
+}
+
+static enum tr_rc spy_changed(struct history *h, const struct uuid *chat, uint64_t since, uint32_t limit,
+                              history_rows_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
+{
+    changes_read++;
+    return away ? tr_fail(err, TR_INVALID, "away") : inner->changed(h, chat, since, limit, done, ctx, ret_op, err);
+}
+
+static enum tr_rc spy_turn_get(struct history *h, const struct uuid *chat, const struct uuid *turn,
+                               history_rows_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
+{
+    return away ? tr_fail(err, TR_INVALID, "away") : inner->turn_get(h, chat, turn, done, ctx, ret_op, err);
+}
+
+static enum tr_rc spy_key_get(struct history *h, enum seal_owner owner, const char *id, history_key_done *done,
+                              void *ctx, struct tr_op **ret_op, struct tr_err *err)
+{
+    return away ? tr_fail(err, TR_INVALID, "away") : inner->key_get(h, owner, id, done, ctx, ret_op, err);
+}
+
+static int setup_spied(void **state)
+{
+    static struct history_ops ops;
+
+    setup(state);
+    inner = fx.env.history->ops;
+    ops = *inner;
+    ops.turns = spy_turns;
+    ops.changed = spy_changed;
+    ops.turn_get = spy_turn_get;
+    ops.key_get = spy_key_get;
+    fx.env.history->ops = &ops;
+    away = false;
+    changes_read = 0;
+    change = 1;
+    return 0;
+}
+
+static void no_hole_in_what_is_told(void **state)
+{
+    static struct view w, other;
+    struct answer a;
+    struct uuid one, two;
+    struct envelope env = {.kind = ENVELOPE_CHANGED, .origin = "gateway.other"};
+
+    (void)state;
+    view_init(&w);
+    view_init(&other);
+    open_chat(&w, NULL);
+    open_chat(&other, NULL);
+    one = a_turn(&w, "one", &turn_names[0]);
+    two = a_turn(&other, "two", &one);
+    CHANGE(desk_edit(desk, &w.v, &one, "y", 1, on_ok, &a));
+    CHANGE(desk_regenerate(desk, &w.v, &one, 1, on_ok, &a));
+    CHANGE(desk_stop(desk, &w.v, &one, on_ok, &a));
+    store_reply(&one, 1, "", FINISH_STOPPED);
+    change += 4;
+    reply_told(&one, &turn_names[0], 1, "");
+    CHANGE(desk_choose(desk, &other.v, &one, 0, on_ok, &a));
+    change++;
+    edit_elsewhere(&two, "z", 1);
+    env.chat = fx.chat;
+    env.turn = two;
+    env.change = change;
+    tell(&env, NULL);
+    CHANGE(desk_delete(desk, &w.v, &two, on_ok, &a));
+    change++;
+    idle(&w);
+    support_for(fx.loop, 1300); /* as long as a hole may stand */
+    assert_int_equal(follow_of(&w)->told, change);
+    assert_int_equal(follow_of(&other)->told, change);
+    assert_int_equal(changes_read, 0);
+}
+
+/* The history is away while a turn, its reply, an edit and a regeneration come: none is taken for gone; all is told when it answers. */
+static void a_history_that_is_away(void **state)
+{
+    static struct view w;
+    struct uuid one;
+    struct envelope work, turn = {.kind = ENVELOPE_TURN, .origin = "gateway.other"};
+    struct envelope edited = {.kind = ENVELOPE_CHANGED, .origin = "gateway.other"};
+
+    (void)state;
+    view_init(&w);
+    open_chat(&w, NULL);
+    one = a_turn(&w, "one", &turn_names[0]);
+    idle(&w);
+    expect_log(&w, "opened accepted2 reply2.0:r ");
+    fx.head = one;
+    fx.index = 1;
+    accept(&fx, "from my phone", &work);
+    turn.chat = edited.chat = fx.chat;
+    turn.turn = work.turn;
+    turn.predecessor = edited.turn = one;
+    turn.change = ++change;
+    away = true;
+    tell(&turn, NULL);
+    support_for(fx.loop, 100);
+    assert_true(follow_of(&w)->behind);
+    store_reply(&work.turn, 0, "done", FINISH_STOP);
+    change++;
+    for (int i = 0; i < 50; i++) /* again and again: none is kept */
+        reply_told(&work.turn, &one, 0, "done");
+    edit_elsewhere(&one, "another one", 1);
+    edited.change = change;
+    tell(&edited, NULL);
+    support_for(fx.loop, 1500); /* it is tried again meanwhile */
+    assert_null(follow_of(&w)->held);
+    expect_log(&w, "");
+    away = false;
+    told(&w, "changed2:another one/1/0 turn3:from my phone reply3.0:done ");
+    idle(&w);
+    assert_int_equal(follow_of(&w)->told, change);
+    assert_int_equal(desk->behind_n, 0);
+}
+
+/* The chat's key can't be read while its reply comes. */
+static void a_key_that_is_away(void **state)
+{
+    static struct view w;
+    struct answer a;
+
+    (void)state;
+    view_init(&w);
+    open_chat(&w, NULL);
+    a = send_text(&w, "one", "x");
+    store_reply(&a.id, 0, "r", FINISH_STOP);
+    change += 2;
+    keyring_forget(fx.env.keyring, &fx.chat);
+    away = true;
+    reply_told(&a.id, &turn_names[0], 0, "r");
+    support_for(fx.loop, 100);
+    expect_log(&w, "opened accepted2 ");
+    away = false;
+    told(&w, "reply2.0:r ");
+}
+
+/* A client that was away for more changes than are told with `opened`: they come after it, all of them. */
+static void many_since(void **state)
+{
+    static struct view w;
+    struct uuid ids[220];
+    struct envelope work;
+    struct answer a = {.view = &w};
+    struct desk_open_request req = {.chat = fx.chat, .has_since = true};
+    size_t n = 0;
+
+    (void)state;
+    for (size_t i = 0; i < 220; i++) {
+        accept(&fx, "m", &work);
+        ids[i] = work.turn;
+        change++;
+    }
+    req.since = change;
+    req.after = ids[219];
+    for (size_t i = 0; i < 220; i++)
+        edit_elsewhere(&ids[i], "e", 1);
+    view_init(&w);
+    assert_true(desk_open(desk, &w.v, &req, on_opened, &a));
+    answered(&a);
+    idle(&w);
+    for (const char *at = w.log; (at = strstr(at, "changed")) != NULL; at++)
+        n++;
+    assert_int_equal(n, 220);
+    assert_int_equal(strncmp(w.log, "opened changed", 14), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_gap_while_opening, setup, teardown),
         cmocka_unit_test_setup_teardown(an_error_that_was_early, setup, teardown),
         cmocka_unit_test_setup_teardown(an_early_error_and_a_deletion, setup, teardown),
+        cmocka_unit_test_setup_teardown(everything_in_a_gap, setup, teardown),
+        cmocka_unit_test_setup_teardown(many_in_a_gap, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_change_that_nobody_told_of, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_hole_in_what_is_told, setup_spied, teardown),
+        cmocka_unit_test_setup_teardown(a_history_that_is_away, setup_spied, teardown),
+        cmocka_unit_test_setup_teardown(a_key_that_is_away, setup_spied, teardown),
+        cmocka_unit_test_setup_teardown(many_since, setup_spied, teardown),
     };
 
     log_set_level(LOG_ERROR);
