@@ -305,9 +305,74 @@ async def worker_in_trouble_leaves():
             assert (await a.reply(await a.say(chat, "and this does not")))["finish"] == "stop"
 
 
+def told(client, turn, *kinds):
+    name = lambda t: t["turn"] if isinstance(t, dict) else t  # noqa: E731
+    return [e for e in client.events if e["type"] in kinds and name(e.get("turn")) == turn]
+
+
+async def two_devices(c, n):
+    """A chat with n answered turns, open on both gateways."""
+    one, two = c.of("gateway")
+    a = await Client(Front(one)).connect()
+    chat = (await a.open("mira"))["chat"]
+    b = await Client(Front(two), a.token).connect()
+    await b.open(chat=chat)
+    turns = []
+    for i in range(n):
+        turns.append(await a.say(chat, "number %d" % i))
+        await a.reply(turns[-1], timeout=40)
+        await b.reply(turns[-1], timeout=40)
+    return a, b, chat, turns
+
+
+async def changes_in_a_gap():
+    """A gateway stands still until its queue is gone; meanwhile another device edits, regenerates and deletes: the device there is told."""
+    with cluster(inference=1, preprocess=1, notifier=1) as c:
+        a, b, chat, turns = await two_devices(c, 3)
+        still = c.of("gateway")[1]
+        before = len(b.events)
+        still.send(signal.SIGSTOP)
+        await asyncio.sleep(6)  # past the broker's heartbeat and the gateway's own record
+        await a.ask("edit", turn=turns[0], text="another one")
+        variant = (await a.ask("regenerate", turn=turns[1]))["variant"]
+        await a.reply(turns[1], variant, timeout=40)
+        await a.ask("delete", turn=turns[2])
+        still.send(signal.SIGCONT)
+        start = time.monotonic()
+        await b.until(lambda _: told(b, turns[0], "changed") and told(b, turns[1], "changed") and told(b, turns[2], "deleted"), 60)
+        print("   told %.1f s after it went on" % (time.monotonic() - start))
+        assert [e["variant"] for e in told(b, turns[1], "reply")] == [0, variant], told(b, turns[1], "reply")
+        assert told(b, turns[0], "changed")[-1]["turn"]["text"] == "another one"
+        assert len(told(b, turns[2], "deleted")) == 1 and not [e for e in b.events[before:] if e["type"] == "error"]
+        for client in (a, b):
+            await client.close()
+
+
+async def a_history_that_one_cannot_read():
+    """A gateway is cut off from Cassandra for longer than it tries again, while a message is sent at the other one: nothing is taken for gone."""
+    with cluster(inference=1, preprocess=1, notifier=1, linked=True) as c:
+        a, b, chat, turns = await two_devices(c, 1)
+        cut_off = c.of("gateway")[1]
+        for link in cut_off.links["cassandra"]:
+            c.proxies.tell("cut", link)
+        turn = await a.say(chat, "while it cannot read")
+        await a.reply(turn, timeout=40)
+        await asyncio.sleep(14)
+        assert not told(b, turn, "turn", "reply")
+        for link in cut_off.links["cassandra"]:
+            c.proxies.tell("mend", link)
+        start = time.monotonic()
+        assert (await b.reply(turn, timeout=60))["text"] == "Mira heard: while it cannot read"
+        print("   told %.1f s after the cut was mended" % (time.monotonic() - start))
+        assert len(told(b, turn, "turn")) == 1
+        for client in (a, b):
+            await client.close()
+
+
 with servers:
     try:
         run([init_twice_and_doctor, doctor_names_what_is_wrong, events_on_all_gateways, media_on_all_gateways, dedicated_workers_and_the_pool,
-             a_dead_worker_is_drained, clocks_apart, a_leaving_worker_gets_nothing_new, worker_in_trouble_leaves])
+             a_dead_worker_is_drained, clocks_apart, a_leaving_worker_gets_nothing_new, worker_in_trouble_leaves, changes_in_a_gap,
+             a_history_that_one_cannot_read])
     finally:
         shutil.rmtree(os.path.join(HERE, "..", "..", ".deps", "real-data"), ignore_errors=True)
