@@ -27,6 +27,8 @@ struct media;
 struct media_put; /* an object on its way in; owned by the caller: put_free() */
 
 typedef void media_done(void *ctx, enum tr_rc rc, const struct tr_err *err);
+/* age_ms: since it was written, by the store's own clock alone; 0: the store does not tell. */
+typedef void media_age_done(void *ctx, enum tr_rc rc, uint64_t age_ms, const struct tr_err *err);
 /* data: borrowed; shorter than asked only at the object's end, empty from there on.  size: of the whole object. */
 typedef void media_read_done(void *ctx, enum tr_rc rc, struct slice data, uint64_t size, const struct tr_err *err);
 /* In the order of their bytes, borrowed; more: the limit cut it. */
@@ -50,6 +52,9 @@ struct media_ops {
     /* At most len <= MEDIA_READ_MAX bytes from `from` on.  TR_NOT_FOUND: no such object. */
     enum tr_rc (*read)(struct media *m, const char *name, uint64_t from, size_t len, media_read_done *done, void *ctx,
                        struct tr_op **ret_op, struct tr_err *err);
+    /* How old is it?  A mark that is put again is young again.  TR_NOT_FOUND: no such object. */
+    enum tr_rc (*age)(struct media *m, const char *name, media_age_done *done, void *ctx, struct tr_op **ret_op,
+                      struct tr_err *err);
     /* An empty object of this name. */
     enum tr_rc (*mark)(struct media *m, const char *name, media_done *done, void *ctx, struct tr_op **ret_op,
                        struct tr_err *err);
@@ -59,8 +64,8 @@ struct media_ops {
     /* Names that begin with `prefix` ("<user>/…") and come after `after` ("": from the first). */
     enum tr_rc (*list)(struct media *m, const char *prefix, const char *after, uint32_t limit, media_list_done *done,
                        void *ctx, struct tr_op **ret_op, struct tr_err *err);
-    /* Let go of what was begun before that time (milliseconds since 1970) and never finished. */
-    enum tr_rc (*sweep)(struct media *m, uint64_t before_ms, media_done *done, void *ctx, struct tr_op **ret_op,
+    /* Let go of what was begun so long ago or longer, by the store's own clock, and never finished. */
+    enum tr_rc (*sweep)(struct media *m, uint64_t age_ms, media_done *done, void *ctx, struct tr_op **ret_op,
                         struct tr_err *err);
     /* Of a service outside, else NULL: see port/service.h. */
     enum tr_rc (*init)(struct media *m, service_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);

@@ -36,7 +36,7 @@ static enum tr_rc begin(enum kind kind, struct got *g, struct media_put *put)
     case LIST:
         return store->ops->list(store, USER "/", "", 100, on_list, g, &g->w.op, &g->w.err);
     case SWEEP:
-        return store->ops->sweep(store, wall_ms() - HOUR_MS, wait_done, g, &g->w.op, &g->w.err);
+        return store->ops->sweep(store, HOUR_MS, wait_done, g, &g->w.op, &g->w.err);
     default:
         return TR_INVALID;
     }

@@ -341,11 +341,11 @@ enum tr_rc remove_name(const char *name)
     return wait_end(&w, store->ops->remove(store, name, wait_done, &w, &w.op, &w.err));
 }
 
-enum tr_rc sweep(uint64_t before_ms)
+enum tr_rc sweep(uint64_t age_ms)
 {
     struct wait w = {.loop = loop};
 
-    return wait_end(&w, store->ops->sweep(store, before_ms, wait_done, &w, &w.op, &w.err));
+    return wait_end(&w, store->ops->sweep(store, age_ms, wait_done, &w, &w.op, &w.err));
 }
 
 enum tr_rc list(const char *prefix, const char *after, uint32_t limit, struct got **ret_got)

@@ -62,7 +62,7 @@ void assert_object(const char *name, unsigned seed, uint64_t size);
 void assert_absent(const char *name);
 enum tr_rc mark(const char *name);
 enum tr_rc remove_name(const char *name);
-enum tr_rc sweep(uint64_t before_ms);
+enum tr_rc sweep(uint64_t age_ms);
 enum tr_rc list(const char *prefix, const char *after, uint32_t limit, struct got **ret_got);
 
 /* Bytes that are allocated now, by whichever allocator. */

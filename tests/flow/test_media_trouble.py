@@ -79,6 +79,35 @@ async def left_by_a_kill():
         s.remove()
 
 
+async def emptied_history():
+    """The history was lost, the files were not: nothing goes, whatever the new history does not know; a file of its own does."""
+    s = await server().start_async()
+    try:
+        u = User(s)
+        named, unnamed = u.put(PNG), u.put(PNG)
+        async with Client(s, u.token) as c:
+            chat = (await c.open())["chat"]
+            await c.reply((await c.ask("send", chat=chat, id="a", text="a", media=[named]))["turn"])
+        before = files(s)
+        assert s.stop() == 0
+        for name in os.listdir(os.path.join(s.folder, "data")):
+            if name.startswith("history"):
+                os.remove(os.path.join(s.folder, "data", name))
+        await s.start_async()
+        own = u.put(PNG)
+
+        def told():
+            with open(s.log_path) as f:
+                return "ev=media.foreign" in f.read()
+        await asyncio.to_thread(until, told, "the walk passes them over, and says so")
+        left = [f for f in files(s) if own not in f]
+        assert sorted(left) == sorted(before), (before, left)
+        assert any(named in f for f in left) and any(unnamed in f for f in left)
+        assert s.stop() == 0
+    finally:
+        s.remove()
+
+
 async def refusing_s3():
     """An S3 that refuses everything is a store that is away: nothing is called damaged, or not there."""
     class No(http.server.BaseHTTPRequestHandler):
@@ -323,4 +352,4 @@ def tampered():
 
 
 make_store()
-run([slow, address_rate, memory] + ([] if STORE else [left_by_a_kill, refusing_s3, cut, tampered]))
+run([slow, address_rate, memory] + ([] if STORE else [left_by_a_kill, emptied_history, refusing_s3, cut, tampered]))

@@ -36,7 +36,7 @@ struct media_put {
     bool finished;
 };
 
-enum job_kind { JOB_WRITE, JOB_FINISH, JOB_LET_GO, JOB_READ, JOB_MARK, JOB_REMOVE, JOB_LIST, JOB_SWEEP };
+enum job_kind { JOB_WRITE, JOB_FINISH, JOB_LET_GO, JOB_READ, JOB_MARK, JOB_REMOVE, JOB_LIST, JOB_SWEEP, JOB_AGE };
 
 struct job {
     struct offload_job base; /* first */
@@ -45,7 +45,7 @@ struct job {
     struct media_put *put;     /* of a put's jobs; the thread's */
     struct media_put *waiting; /* the loop's: the put whose job this is; NULL: it was let go */
     char name[MEDIA_NAME_MAX + 1], after[MEDIA_NAME_MAX + 1];
-    uint64_t from, size, before_ms;
+    uint64_t from, size, age_ms; /* age_ms: of a sweep, how old at least; of JOB_AGE, what was found */
     size_t len;
     uint32_t limit;
     uint8_t *data; /* owned: what is written or was read */
@@ -56,6 +56,7 @@ struct job {
         media_done *plain;
         media_read_done *read;
         media_list_done *list;
+        media_age_done *age;
     } done;
     void *ctx;
 };

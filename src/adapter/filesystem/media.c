@@ -38,6 +38,9 @@ static void job_done(struct offload_job *base, enum tr_rc rc, const struct tr_er
         job->done.read(job->ctx, rc, ok ? (struct slice){job->data, job->len} : (struct slice){0}, ok ? job->size : 0,
                        err);
         break;
+    case JOB_AGE:
+        job->done.age(job->ctx, rc, ok ? job->age_ms : 0, err);
+        break;
     case JOB_LIST:
         job->done.list(job->ctx, rc, ok ? (const char *const *)job->names : NULL,
                        !ok         ? 0
@@ -76,7 +79,7 @@ static struct job *job_alloc(struct filesystem_media *m, enum job_kind kind)
     job->base.work = disk_work;
     job->base.done = job_done;
     job->base.release = job_release;
-    job->base.write = kind != JOB_READ && kind != JOB_LIST;
+    job->base.write = kind != JOB_READ && kind != JOB_LIST && kind != JOB_AGE;
     job->m = m;
     job->kind = kind;
     return job;
@@ -201,7 +204,7 @@ static void put_free(struct media_put *put)
         job_release(&job->base); /* never: its queue takes more than JOBS_MAX and PUTS_MAX */
 }
 
-static enum tr_rc start_plain(struct media *base, enum job_kind kind, const char *name, uint64_t before_ms,
+static enum tr_rc start_plain(struct media *base, enum job_kind kind, const char *name, uint64_t age_ms,
                               media_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
     struct job *job;
@@ -211,7 +214,7 @@ static enum tr_rc start_plain(struct media *base, enum job_kind kind, const char
     rc = job_new((struct filesystem_media *)base, kind, name, ctx, &job, err);
     if (rc != TR_OK)
         return rc;
-    job->before_ms = before_ms;
+    job->age_ms = age_ms;
     job->done.plain = done;
     return job_start(job, ret_op, err);
 }
@@ -228,10 +231,24 @@ static enum tr_rc remove_it(struct media *m, const char *name, media_done *done,
     return start_plain(m, JOB_REMOVE, name, 0, done, ctx, ret_op, err);
 }
 
-static enum tr_rc sweep(struct media *m, uint64_t before_ms, media_done *done, void *ctx, struct tr_op **ret_op,
+static enum tr_rc sweep(struct media *m, uint64_t age_ms, media_done *done, void *ctx, struct tr_op **ret_op,
                         struct tr_err *err)
 {
-    return start_plain(m, JOB_SWEEP, NULL, before_ms, done, ctx, ret_op, err);
+    return start_plain(m, JOB_SWEEP, NULL, age_ms, done, ctx, ret_op, err);
+}
+
+static enum tr_rc age(struct media *m, const char *name, media_age_done *done, void *ctx, struct tr_op **ret_op,
+                      struct tr_err *err)
+{
+    struct job *job;
+    enum tr_rc rc;
+
+    assert(media_name_valid(name));
+    rc = job_new((struct filesystem_media *)m, JOB_AGE, name, ctx, &job, err);
+    if (rc != TR_OK)
+        return rc;
+    job->done.age = done;
+    return job_start(job, ret_op, err);
 }
 
 static enum tr_rc read_it(struct media *m, const char *name, uint64_t from, size_t len, media_read_done *done,
@@ -301,6 +318,7 @@ static const struct media_ops filesystem_ops = {
     .put_finish = put_finish,
     .put_free = put_free,
     .read = read_it,
+    .age = age,
     .mark = mark,
     .remove = remove_it,
     .list = list,

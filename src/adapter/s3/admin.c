@@ -16,7 +16,7 @@ struct admin {
     } done;
     void *ctx;
     struct buf body;
-    uint64_t before_ms;
+    uint64_t age_ms, clock_ms;                            /* clock_ms: S3's; 0: it told none, and nothing is old */
     char (*uploads)[MEDIA_NAME_MAX + 64 + S3_UPLOAD_MAX]; /* owned: name, 0, upload id */
     size_t n, at;
 };
@@ -197,7 +197,8 @@ static void look(struct admin *a, struct slice upload)
         !s3_xml_text(upload, "Initiated", begun, sizeof begun))
         return;
     ms = s3_xml_time(begun);
-    if (ms == 0 || ms >= a->before_ms || strncmp(key, a->m->prefix, prefix) != 0 || !media_name_valid(key + prefix))
+    if (ms == 0 || ms + a->age_ms > a->clock_ms || strncmp(key, a->m->prefix, prefix) != 0 ||
+        !media_name_valid(key + prefix))
         return;
     memcpy(to, key + prefix, strlen(key + prefix) + 1);
     memcpy(to + strlen(to) + 1, id, strlen(id) + 1);
@@ -227,12 +228,13 @@ static void on_uploads(void *ctx, enum tr_rc rc, const struct s3_reply *reply, c
         plain_end(a, rc, err);
         return;
     }
+    a->clock_ms = reply->clock_ms;
     while (a->n < UPLOADS_MAX && s3_xml_next(reply->body, "Upload", &at, &upload))
         look(a, upload);
     sweep_next(a);
 }
 
-enum tr_rc s3_sweep(struct media *m, uint64_t before_ms, media_done *done, void *ctx, struct tr_op **ret_op,
+enum tr_rc s3_sweep(struct media *m, uint64_t age_ms, media_done *done, void *ctx, struct tr_op **ret_op,
                     struct tr_err *err)
 {
     struct admin *a = admin_new(m, ctx);
@@ -243,7 +245,7 @@ enum tr_rc s3_sweep(struct media *m, uint64_t before_ms, media_done *done, void 
     if (a == NULL)
         return tr_fail(err, TR_NOMEM, "S3");
     a->done.plain = done;
-    a->before_ms = before_ms;
+    a->age_ms = age_ms;
     if (a->m->prefix[0] != '\0')
         s3_query(&query, "prefix", a->m->prefix);
     s3_query(&query, "uploads", "");

@@ -65,7 +65,7 @@ struct s3_reply {
     char etag[S3_ETAG_MAX], server[64], code[64]; /* code: the error's, "NoSuchKey" */
     uint64_t size;                                /* of the whole object: Content-Range's, or Content-Length */
     bool ranged;                                  /* it came with Content-Range */
-    uint64_t clock_ms;                            /* Date */
+    uint64_t clock_ms, modified_ms;               /* Date, Last-Modified */
 };
 /*
  * rc: TR_OK for a status of 2xx, TR_NOT_FOUND for an object (or an upload) that is not there.  Refused for good, the bucket is
@@ -125,7 +125,7 @@ enum tr_rc s3_put_finish(struct media_put *put, media_done *done, void *ctx, str
 void s3_put_free(struct media_put *put);
 enum tr_rc s3_init(struct media *m, service_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
 enum tr_rc s3_check(struct media *m, service_checked *done, void *ctx, struct tr_op **ret_op, struct tr_err *err);
-enum tr_rc s3_sweep(struct media *m, uint64_t before_ms, media_done *done, void *ctx, struct tr_op **ret_op,
+enum tr_rc s3_sweep(struct media *m, uint64_t age_ms, media_done *done, void *ctx, struct tr_op **ret_op,
                     struct tr_err *err);
 
 #endif

@@ -17,6 +17,7 @@ struct simple {
         media_done *plain;
         media_read_done *read;
         media_list_done *list;
+        media_age_done *age;
     } done;
     void *ctx;
     char name[MEDIA_NAME_MAX + 1]; /* of a read */
@@ -164,6 +165,32 @@ static enum tr_rc read_it(struct media *m, const char *name, uint64_t from, size
     return simple_start(s, &ask, on_read, ret_op, err);
 }
 
+/* ---- ages ---- */
+
+static void on_age(void *ctx, enum tr_rc rc, const struct s3_reply *reply, const struct tr_err *err)
+{
+    struct simple *s = ctx;
+    uint64_t age = 0;
+
+    if (rc == TR_OK && reply->modified_ms != 0 && reply->clock_ms > reply->modified_ms)
+        age = reply->clock_ms - reply->modified_ms;
+    s->done.age(s->ctx, rc, age, err);
+    free(s);
+}
+
+static enum tr_rc age(struct media *m, const char *name, media_age_done *done, void *ctx, struct tr_op **ret_op,
+                      struct tr_err *err)
+{
+    const struct s3_ask ask = {.method = "HEAD", .name = name, .hash = S3_EMPTY_HASH};
+    struct simple *s = simple_new(m, ctx);
+
+    assert(media_name_valid(name));
+    if (s == NULL)
+        return tr_fail(err, TR_NOMEM, "S3");
+    s->done.age = done;
+    return simple_start(s, &ask, on_age, ret_op, err);
+}
+
 /* ---- listing ---- */
 
 static void on_listed(void *ctx, enum tr_rc rc, const struct s3_reply *reply, const struct tr_err *err)
@@ -275,6 +302,7 @@ static const struct media_ops s3_ops = {
     .put_finish = s3_put_finish,
     .put_free = s3_put_free,
     .read = read_it,
+    .age = age,
     .mark = mark,
     .remove = remove_it,
     .list = list,

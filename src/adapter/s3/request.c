@@ -109,6 +109,10 @@ static size_t on_header(char *line, size_t size, size_t n, void *ctx)
         const time_t t = curl_getdate(text, NULL);
 
         r->reply.clock_ms = t > 0 ? (uint64_t)t * 1000 : 0;
+    } else if (header_is(line, len, "last-modified", text, sizeof text)) {
+        const time_t t = curl_getdate(text, NULL);
+
+        r->reply.modified_ms = t > 0 ? (uint64_t)t * 1000 : 0;
     }
     return len;
 }

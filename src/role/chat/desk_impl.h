@@ -388,11 +388,13 @@ struct desk_judge {
     } chats[DESK_JUDGED_CHATS]; /* the latest ones */
     size_t chats_n, asked;      /* chats_n counts on */
     /* the mark */
+    char name[MEDIA_NAME_MAX + 1];
     struct uuid chat, turn;
     uint8_t ref[MESSAGE_REF];
-    bool ask;   /* for its turn, too */
-    bool left;  /* out: its chat or its turn is gone */
-    bool known; /* that was found out, and is to be taken by `next` */
+    bool unclaimed; /* no turn has its ref */
+    bool ask;       /* for its turn, too */
+    bool left;      /* out: its chat or its turn is gone */
+    bool known;     /* that was found out, and is to be taken by `next` */
     void (*next)(struct desk_request *r);
 };
 /* Judge a mark (what is none stays): false: at once; true: next is called when it is known, not where r ended meanwhile. */

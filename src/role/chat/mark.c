@@ -1,10 +1,13 @@
 /*
  * mark - does the turn that a mark speaks of still stand?  Asked for the marks of a user's files, one after the other, by the walk
- * of media.c.  Comes from: media.c; goes to: port/history.h.
+ * of media.c.  Comes from: media.c; goes to: port/history.h,
+ * port/media.h.
  *
  *   chat_get   the chat is gone: so is the mark.  Kept for the next marks of the same chat.
  *   accept     which turn has the mark's ref (it is the message's client hash)?  Upon a head that no chat has, so nothing is
- *              written; none has it: the message may be on its way, and the mark stays.
+ *              written; none has it: the message may be on its way, and the mark stays,
+ *              until it is a day old by the store's own clock.  A send does not take so long: each of its steps ends within
+ *              seconds (RETRY_FOR_MS and an operation's deadline), its wait behind others of its chat within minutes.
  *   turn_get   deleted: the mark goes
  *
  * The last two cost the history a look each a mark: at most TURNS_MAX a walk; the next walk of the user goes on behind them.
@@ -14,6 +17,7 @@
 #include <string.h>
 
 #define TURNS_MAX 256
+#define ON_ITS_WAY_MS UINT64_C(86400000)
 
 static void judge_step(struct desk_request *r);
 
@@ -68,12 +72,25 @@ static void on_asked(void *ctx, enum tr_rc rc, const struct history_accepted *re
         j->turn = res->turn;
         judge_step(j->r);
     } else if (rc == TR_OK) {
-        judged(j, false);
+        j->unclaimed = true;
+        judge_step(j->r);
     } else if (rc == TR_NOT_FOUND) {
         judged(j, true);
     } else {
         judge_failed(j, rc, err);
     }
+}
+
+static void on_age(void *ctx, enum tr_rc rc, uint64_t age_ms, const struct tr_err *err)
+{
+    struct desk_judge *j = ctx;
+
+    if (desk_request_over(j->r))
+        return;
+    if (rc == TR_OK || rc == TR_NOT_FOUND)
+        judged(j, rc == TR_OK && age_ms >= ON_ITS_WAY_MS);
+    else
+        judge_failed(j, rc, err);
 }
 
 /* Not in a month that the chat has not reached: its newest turn's time. */
@@ -122,6 +139,7 @@ static void judge_step(struct desk_request *r)
 {
     struct desk_judge *j = r->judge;
     struct history *h = r->d->env.history;
+    struct media *store = r->d->env.media;
     const struct desk_judged_chat *c = chat_known(j);
     struct tr_err err = {0};
     enum tr_rc rc;
@@ -132,6 +150,8 @@ static void judge_step(struct desk_request *r)
     } else if (c->gone || !j->ask) {
         judged(j, c->gone);
         return;
+    } else if (j->unclaimed) {
+        rc = store->ops->age(store, j->name, on_age, j, &r->op, &err);
     } else if (uuid_is_nil(&j->turn)) {
         rc = ask_turn(j, &c->head, &err);
     } else {
@@ -158,6 +178,8 @@ bool desk_judge(struct desk_request *r, struct desk_judge *j, const char *name, 
     j->r = r;
     j->next = next;
     j->turn = uuid_nil;
+    j->unclaimed = false;
+    memcpy(j->name, name, strlen(name) + 1);
     if (j->ask && ++j->asked == TURNS_MAX)
         memcpy(j->last, name, strlen(name) + 1); /* the next walk goes on behind it */
     judge_step(r);

@@ -8,14 +8,19 @@
  *   LOOKING  -> LISTING   walk_look   there are more; or the next media of a deleted turn
  *   LOOKING  -> REMOVING  walk_look   the end
  *   REMOVING -> REMOVING  on_removed  one after the other; before a file its marks are listed once more
+ *   REMOVING -> REMOVING  on_head     MEDIA_OLD: does the user's key open the file?  Else it is passed over with its marks
  *   REMOVING -> (end)
  * A walk that is cut (a kill, a store that is down for long) leaves files behind, marked or not.  They go at a later walk over all
  * of the user's files (MEDIA_OLD): when the user sends another, or deletes a deleted turn again; one an hour a gateway.  Those of a
  * chat go, too, when its deletion is asked for again.
+ *
+ * MEDIA_OLD takes what the history does not know for gone.  A history that was emptied, or is another installation's, knows
+ * nothing: so it removes only what that history's own key opens.  The store's files name their history by being sealed under it.
  */
 #include "role/chat/desk_impl.h"
 
 #include "base/log.h"
+#include "base/metrics.h"
 #include "domain/media.h"
 
 #include <stdlib.h>
@@ -23,6 +28,9 @@
 
 #define UNNAMED_MS UINT64_C(86400000) /* a file that no message names for so long goes */
 #define WALK_MS UINT64_C(3600000)     /* between two walks over all files of a user */
+
+static struct metric metric_foreign = METRIC(METRIC_COUNTER, "troupe_media_foreign_total", NULL,
+                                             "Files that would go, but that no key of this history opens: kept.");
 
 enum why { MEDIA_TURN_GONE, MEDIA_CHAT_GONE, MEDIA_OLD, MEDIA_DELETE };
 
@@ -43,12 +51,16 @@ struct walk {
     /* the file that is being looked at */
     char file[MEDIA_FILE_NAME + 1];
     bool there;
-    size_t kept, dropped; /* marks */
-    bool found;           /* any file at all */
-    struct buf removals;  /* names, each with its 0 */
-    size_t removed;       /* bytes of them */
-    bool looked_again;    /* the next one is a file that has no mark */
-    bool ended;           /* all of it was done */
+    size_t kept, dropped;             /* marks */
+    bool found;                       /* any file at all */
+    struct buf removals;              /* names, each with its 0 */
+    size_t removed;                   /* bytes of them */
+    bool looked_again;                /* the next one is a file that has no mark */
+    struct seal_key key;              /* MEDIA_OLD: the user's; no id: not read yet */
+    char opened[MEDIA_FILE_NAME + 1]; /* the file that was looked into, */
+    bool ours;                        /* and may go with its marks */
+    size_t foreign;                   /* files that the key does not open */
+    bool ended;                       /* all of it was done */
 };
 
 static void walk_list(struct desk_request *r);
@@ -76,12 +88,27 @@ static void walk_fail(struct desk_request *r, const struct desk_error *e)
     w->done(w->ctx, e, -1);
 }
 
+static void tell_foreign(const struct walk *w)
+{
+    char user[UUID_TEXT];
+
+    uuid_format(&w->user, user);
+    metric_add(&metric_foreign, w->foreign);
+    log_event(
+        LOG_WARN, "media.foreign", "user=%s files=%zu cause=%Q", user, w->foreign,
+        "no key of this history opens them, so they are kept: TROUPE_MEDIA is another installation's, or the history "
+        "was lost; give each the other that it belongs to");
+}
+
 static void walk_release(struct desk_request *r)
 {
     struct walk *w = (struct walk *)r;
 
     if (w->why == MEDIA_OLD && !w->ended)
         walked_of(r->d, &w->user)->at_ms = 0; /* the next file begins another */
+    if (w->foreign > 0)
+        tell_foreign(w);
+    seal_key_wipe(&w->key);
     buf_release(&w->removals);
     buf_release(&w->page);
 }
@@ -160,6 +187,109 @@ static void on_marks(void *ctx, enum tr_rc rc, const char *const *names, size_t 
     }
 }
 
+static void found_out(struct walk *w, bool ours)
+{
+    const char *name = (const char *)w->removals.data + w->removed;
+
+    memcpy(w->opened, name, MEDIA_FILE_NAME);
+    w->ours = ours;
+    w->base.began_ms = loop_now_ms(w->base.d->env.loop);
+    walk_remove(&w->base);
+}
+
+/* A file that never had a mark goes when it is old by the store's own clock. */
+static void on_age(void *ctx, enum tr_rc rc, uint64_t age_ms, const struct tr_err *err)
+{
+    struct walk *w = ctx;
+
+    if (desk_request_over(&w->base))
+        return;
+    if (rc == TR_OK || rc == TR_NOT_FOUND)
+        found_out(w, age_ms >= UNNAMED_MS);
+    else
+        walk_failed(w, walk_remove, rc, err);
+}
+
+static void on_head(void *ctx, enum tr_rc rc, struct slice data, uint64_t size, const struct tr_err *err)
+{
+    struct walk *w = ctx;
+    struct media *store = w->base.d->env.media;
+    const char *name = (const char *)w->removals.data + w->removed;
+    struct media_head head;
+    struct tr_err own = {0};
+    struct uuid id;
+
+    if (desk_request_over(&w->base))
+        return;
+    if (rc == TR_NOT_FOUND) { /* a mark alone */
+        found_out(w, true);
+        return;
+    }
+    if (rc != TR_OK) {
+        walk_failed(w, walk_remove, rc, err);
+        return;
+    }
+    if (!uuid_parse(name + 37, 36, &id) ||
+        media_open_head(&w->key, &w->user, &id, data.data, data.len, size, &head, &own) != TR_OK) {
+        w->foreign++;
+        found_out(w, false);
+    } else if (strlen(name) > MEDIA_FILE_NAME) {
+        found_out(w, true);
+    } else {
+        rc = store->ops->age(store, name, on_age, w, &w->base.op, &own);
+        if (rc != TR_OK)
+            walk_failed(w, walk_remove, rc, &own);
+    }
+}
+
+static void on_key(void *ctx, enum tr_rc rc, const struct seal_key *key, const struct tr_err *err)
+{
+    struct walk *w = ctx;
+
+    if (desk_request_over(&w->base))
+        return;
+    if (rc == TR_OK) {
+        w->key = *key;
+        walk_remove(&w->base);
+    } else if (rc == TR_NOT_FOUND || rc == TR_INVALID) { /* none of them opens */
+        w->foreign++;
+        walk_end(w);
+    } else {
+        walk_failed(w, walk_remove, rc, err);
+    }
+}
+
+/* May the next name go?  True: yes; false: it is being found out, or nothing is left. */
+static bool may_go(struct walk *w)
+{
+    struct media *store = w->base.d->env.media;
+    char file[MEDIA_FILE_NAME + 1] = "";
+    struct tr_err err = {0};
+    enum tr_rc rc;
+
+    for (; w->removed < w->removals.len; w->removed += strlen((const char *)w->removals.data + w->removed) + 1) {
+        const char *name = (const char *)w->removals.data + w->removed;
+
+        if (w->why != MEDIA_OLD)
+            return true;
+        if (strncmp(w->opened, name, MEDIA_FILE_NAME) == 0) {
+            if (w->ours)
+                return true;
+            continue;
+        }
+        memcpy(file, name, MEDIA_FILE_NAME);
+        if (uuid_is_nil(&w->key.id))
+            rc = keyring_user(w->base.d->env.keyring, &w->user, false, on_key, w, &w->base.op, &err);
+        else
+            rc = store->ops->read(store, file, 0, MEDIA_HEAD, on_head, w, &w->base.op, &err);
+        if (rc != TR_OK)
+            walk_failed(w, walk_remove, rc, &err);
+        return false;
+    }
+    walk_end(w);
+    return false;
+}
+
 static void walk_remove(struct desk_request *r)
 {
     struct walk *w = (struct walk *)r;
@@ -168,10 +298,8 @@ static void walk_remove(struct desk_request *r)
     const char *name;
     enum tr_rc rc;
 
-    if (w->removed >= w->removals.len) {
-        walk_end(w);
+    if (!may_go(w))
         return;
-    }
     name = (const char *)w->removals.data + w->removed;
     if (strlen(name) == MEDIA_FILE_NAME && w->why != MEDIA_DELETE && !w->looked_again)
         rc = store->ops->list(store, name, "", 2, on_marks, w, &r->op, &err);
@@ -192,12 +320,13 @@ static void note(struct walk *w, const char *name)
 static void file_over(struct walk *w)
 {
     struct uuid id;
-    bool go = w->why == MEDIA_DELETE;
+    bool go = w->kept == 0 && w->dropped > 0;
 
-    if (w->there && w->kept == 0)
-        go = go || w->dropped > 0 ||
-             (uuid_parse(w->file + 37, 36, &id) && uuid_ms(&id) + UNNAMED_MS < wall_ms() && w->why == MEDIA_OLD);
-    if (w->there && go && (w->kept == 0 || w->why == MEDIA_DELETE))
+    /* one that no message names: the store is asked before it goes; this only saves asking */
+    if (w->kept == 0 && w->why == MEDIA_OLD && uuid_parse(w->file + 37, 36, &id))
+        go = go || wall_since_ms(uuid_ms(&id)) >= UNNAMED_MS;
+
+    if (w->there && (go || w->why == MEDIA_DELETE))
         note(w, w->file);
     w->found = w->found || w->there;
     w->there = false;

@@ -512,6 +512,6 @@ void upload_sweep(struct gateway *g)
     if (m == NULL || (g->swept_s != 0 && now - g->swept_s < SWEEP_SECONDS))
         return;
     g->swept_s = now;
-    if (m->ops->sweep(m, wall_ms() - LEFT_MS, on_swept, NULL, &op, NULL) != TR_OK)
+    if (m->ops->sweep(m, LEFT_MS, on_swept, NULL, &op, NULL) != TR_OK)
         g->swept_s = 0;
 }

@@ -10,6 +10,8 @@
 
 #include "adapter/filesystem/media.h"
 #include "role/chat/desk_impl.h"
+#include "role/common/keyring.h"
+#include "tests/unit/role/shifted_clock.h"
 
 static struct media *store;
 static char folder[64];
@@ -64,6 +66,29 @@ static enum tr_rc count_remove(struct media *m, const char *name, media_done *do
     return real->remove(m, name, done, ctx, ret_op, err);
 }
 
+static struct seal_key user_key;
+
+struct got_key {
+    struct wait w;
+};
+
+static void on_user_key(void *ctx, enum tr_rc rc, const struct seal_key *key, const struct tr_err *err)
+{
+    struct got_key *g = ctx;
+
+    if (rc == TR_OK)
+        user_key = *key;
+    wait_called(&g->w, rc, err);
+}
+
+static void make_user_key(void)
+{
+    struct got_key g = {.w = {.loop = fx.loop}};
+
+    assert_int_equal(
+        wait_end(&g.w, keyring_user(desk->env.keyring, &fx.user, true, on_user_key, &g, &g.w.op, &g.w.err)), TR_OK);
+}
+
 static int set_up(void **state)
 {
     const int rc = setup(state);
@@ -78,6 +103,8 @@ static int set_up(void **state)
     store->ops = &counted;
     desk->env.media = store;
     lists = removes = 0;
+    shifted_s = 0;
+    make_user_key();
     return rc;
 }
 
@@ -105,17 +132,52 @@ static void walk(void)
     support_until(fx.loop, idle, desk, SUPPORT_LIMIT_MS);
 }
 
-/* An empty object does for a file: nobody looks into it here. */
-static struct uuid old_file(char name[MEDIA_NAME_MAX + 1])
+/* A file of one byte, sealed under this key, its id two days old; to the store it is young. */
+static struct uuid file_under(const struct seal_key *key, char name[MEDIA_NAME_MAX + 1])
 {
-    struct uuid id;
+    const struct media_head head = {.type = MEDIA_PNG, .bytes = 1, .created_ms = wall_ms()};
+    struct wait w = {.loop = fx.loop};
+    struct media_put *put = NULL;
+    struct buf bytes = {0};
     uint8_t random[10];
+    struct uuid id;
 
     seal_random(random, sizeof random);
     id = uuid_v7(wall_ms() - UINT64_C(2) * 86400000, random);
     media_file_name(&fx.user, &id, name);
-    mark_now(name);
+    assert_int_equal(media_seal_head(key, &fx.user, &id, &head, &bytes), TR_OK);
+    assert_int_equal(media_seal_chunk(key, &fx.user, &id, 1, 0, "x", 1, &bytes), TR_OK);
+    assert_int_equal(real->put_start(store, name, bytes.len, &put, NULL), TR_OK);
+    assert_int_equal(wait_end(&w, real->put_write(put, bytes.data, bytes.len, wait_done, &w, &w.op, &w.err)), TR_OK);
+    w = (struct wait){.loop = fx.loop};
+    assert_int_equal(wait_end(&w, real->put_finish(put, wait_done, &w, &w.op, &w.err)), TR_OK);
+    real->put_free(put);
+    buf_release(&bytes);
     return id;
+}
+
+static void age_all(void)
+{
+    char command[128];
+
+    snprintf(command, sizeof command, "find %s -type f -exec touch -d '2 days ago' {} +", folder);
+    assert_int_equal(system(command), 0);
+}
+
+static struct uuid old_file(char name[MEDIA_NAME_MAX + 1])
+{
+    const struct uuid id = file_under(&user_key, name);
+    char command[256];
+
+    snprintf(command, sizeof command, "touch -d '2 days ago' %s/%s", folder, name);
+    assert_int_equal(system(command), 0);
+    return id;
+}
+
+static void walk_again(void)
+{
+    desk->walked[0].at_ms = 0; /* an hour later */
+    walk();
 }
 
 static void once_an_hour(void **state)
@@ -150,9 +212,8 @@ static void named_in_that_moment(void **state)
     message_mark_name(&fx.user, &id, &fx.chat, ref, marked);
     walk();
     assert_int_equal(removes, 0);
-    desk->walked[0].at_ms = 0; /* an hour later */
     (void)old_file(unnamed);
-    walk();
+    walk_again();
     assert_int_equal(removes, 1);
 }
 
@@ -174,11 +235,82 @@ static void what_a_mark_says(void **state)
     assert_int_equal(removes, 2);
 }
 
+/* A day after its send, which no turn came of, it is on its way no more; sent again, the mark is young again. */
+static void a_send_that_was_never_accepted(void **state)
+{
+    const uint8_t ref[MESSAGE_REF] = {7};
+    char name[MEDIA_NAME_MAX + 1];
+    const struct uuid id = old_file(name);
+
+    (void)state;
+    message_mark_name(&fx.user, &id, &fx.chat, ref, name);
+    mark_now(name);
+    walk();
+    age_all();
+    mark_now(name);
+    walk_again();
+    assert_int_equal(removes, 0);
+    age_all();
+    walk_again();
+    assert_int_equal(removes, 2);
+}
+
+/* The user's key is another one, or there is none: nothing that this history does not know goes. */
+static void beside_another_history(void **state)
+{
+    const uint8_t ref[MESSAGE_REF] = {7};
+    const struct uuid gone = fresh_uuid(), nobody = fresh_uuid(), user = fx.user;
+    struct seal_key foreign;
+    char name[MEDIA_NAME_MAX + 1];
+    struct uuid id;
+
+    (void)state;
+    seal_key_new(wall_ms(), &foreign);
+    for (int i = 0; i < 3; i++) { /* unnamed; of a chat that is not known; of a send that was never accepted */
+        id = file_under(&foreign, name);
+        message_mark_name(&fx.user, &id, i == 1 ? &gone : &fx.chat, ref, name);
+        if (i > 0)
+            mark_now(name);
+    }
+    age_all();
+    walk();
+    assert_int_equal(removes, 0);
+    id = old_file(name); /* one of ours between them goes all the same */
+    walk_again();
+    assert_int_equal(removes, 1);
+    fx.user = nobody; /* whose key this history never had */
+    id = file_under(&foreign, name);
+    message_mark_name(&fx.user, &id, &gone, ref, name);
+    mark_now(name);
+    age_all();
+    walk();
+    fx.user = user;
+    assert_int_equal(removes, 1);
+}
+
+/* What is old is told by the store's clock: this machine's is days ahead. */
+static void by_the_stores_clock(void **state)
+{
+    const uint8_t ref[MESSAGE_REF] = {7};
+    char name[MEDIA_NAME_MAX + 1];
+    struct uuid id = file_under(&user_key, name); /* unnamed, and written a moment ago */
+
+    (void)state;
+    id = file_under(&user_key, name);
+    message_mark_name(&fx.user, &id, &fx.chat, ref, name); /* its send is on its way */
+    mark_now(name);
+    shifted_s = 72 * HOUR_S;
+    walk();
+    assert_int_equal(removes, 0);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(once_an_hour), TEST(named_in_that_moment), TEST(what_a_mark_says)};
+    const struct CMUnitTest tests[] = {TEST(once_an_hour),           TEST(named_in_that_moment),
+                                       TEST(what_a_mark_says),       TEST(a_send_that_was_never_accepted),
+                                       TEST(beside_another_history), TEST(by_the_stores_clock)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
