@@ -146,6 +146,8 @@ static void look_at_server(struct doctor *d, const struct store *s, const char *
         tell(d, BAD, s->name,
              "%s  %s: its clock is %lld.%lld s %s this machine's; set both by NTP (chrony, systemd-timesyncd)", shown,
              c.report.server, llabs(apart) / 1000, llabs(apart) % 1000 / 100, apart > 0 ? "ahead of" : "behind");
+    else if (c.report.warning[0] != '\0')
+        tell(d, BAD, s->name, "%s  %s, but %s", shown, c.report.server, c.report.warning);
     else
         tell(d, GOOD, s->name, "%s  %s", shown, c.report.server);
     d->catalogue |= s->part == WIRING_CATALOGUE;

@@ -13,6 +13,7 @@
 
 struct service_report {
     char server[160];  /* what answered, for people: "PostgreSQL 15.8 at db1:5432, 1 replica" */
+    char warning[256]; /* it serves, and this is wrong all the same, with how to mend it; "": nothing */
     uint64_t clock_ms; /* its wall clock at the answer, milliseconds since 1970; 0: it tells none */
 };
 

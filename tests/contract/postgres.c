@@ -1,7 +1,7 @@
 /*
  * postgres - what only a real PostgreSQL can do to the catalogue: lag, a kill, a promotion, a stall, cut connections,
  * schemas of other versions.  Runs where TROUPE_TEST_PG is set, with a primary and a replica (tests/servers/postgres.sh).
- * The promotion comes last: the primary is another one after it.
+ * The promotion comes late: the primary is another one after it; and then what two primaries at once do.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,6 +12,7 @@
 
 #include "adapter/postgres/catalogue.h"
 #include "postgres_fixture.h"
+#include "postgres_timeline.h"
 #include "support.h"
 
 #include <stdio.h>
@@ -311,6 +312,14 @@ int main(void)
         cmocka_unit_test_setup_teardown(stalls, set_up, tear_down),
         cmocka_unit_test_setup_teardown(primary_is_away, set_up, tear_down),
         cmocka_unit_test_setup_teardown(promotion, set_up, tear_down),
+        cmocka_unit_test(timeline_old_one_comes_back),
+        cmocka_unit_test(timeline_old_one_answers_first),
+        cmocka_unit_test(timeline_only_the_old_one),
+        cmocka_unit_test(timeline_replica_of_the_old_one),
+        cmocka_unit_test(timeline_promoted_beside),
+        cmocka_unit_test(timeline_answered_by_the_old_one),
+        cmocka_unit_test(timeline_twins),
+        cmocka_unit_test(timeline_foreign),
     };
 
     if (support_server("TROUPE_TEST_PG") == NULL)

@@ -7,38 +7,62 @@
 #include <cmocka.h>
 
 #include "adapter/postgres/catalogue.h"
-#include "base/url.h"
 #include "postgres_fixture.h"
 #include "support.h"
 
-#include <libpq-fe.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+const char *postgres_host(int node)
+{
+    static char host[40];
+    char path[512];
+    unsigned port[3];
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s/ports", getenv("TROUPE_TEST_PG_DIR"));
+    f = fopen(path, "r");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%u %u %u", &port[0], &port[1], &port[2]), 3);
+    fclose(f);
+    snprintf(host, sizeof host, "127.0.0.1:%u", port[node - 1]);
+    return host;
+}
+
+void postgres_url(const char *nodes, const char *database, char *url, size_t size)
+{
+    size_t len = (size_t)snprintf(url, size, "postgresql://troupe:tr-secret@");
+
+    for (const char *n = nodes; *n != '\0'; n++)
+        len += (size_t)snprintf(url + len, size - len, "%s%s", n == nodes ? "" : ",", postgres_host(*n - '0'));
+    snprintf(url + len, size - len, "/%s", database);
+}
+
+PGconn *postgres_connect(int node, const char *database)
+{
+    char url[512];
+    PGconn *conn;
+
+    postgres_url((const char[]){(char)('0' + node), '\0'}, database, url, sizeof url);
+    conn = PQconnectdb(url);
+    if (PQstatus(conn) != CONNECTION_OK)
+        fail_msg("%s", PQerrorMessage(conn));
+    return conn;
+}
 
 const char *postgres_sql(int node, const char *database, const char *sql)
 {
     static char value[256];
-    struct url u = {0};
-    char conninfo[512];
-    PGconn *conn;
+    PGconn *const conn = postgres_connect(node, database);
     PGresult *rows;
 
-    assert_int_equal(url_parse(getenv("TROUPE_TEST_PG"), 5432, &u, NULL), TR_OK);
-    assert_true((size_t)node <= u.hosts);
-    snprintf(conninfo, sizeof conninfo, "host=%s port=%u user=%s password=%s dbname=%s", u.host[node - 1].name,
-             (unsigned)u.host[node - 1].port, u.user, u.password, database);
-    conn = PQconnectdb(conninfo);
-    if (PQstatus(conn) != CONNECTION_OK)
-        fail_msg("%s", PQerrorMessage(conn));
     rows = PQexec(conn, sql);
     if (PQresultStatus(rows) != PGRES_COMMAND_OK && PQresultStatus(rows) != PGRES_TUPLES_OK)
         fail_msg("%s: %s", sql, PQresultErrorMessage(rows));
     snprintf(value, sizeof value, "%s", PQntuples(rows) > 0 ? PQgetvalue(rows, 0, 0) : "");
     PQclear(rows);
     PQfinish(conn);
-    url_release(&u);
     return value;
 }
 

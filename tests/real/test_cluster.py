@@ -369,10 +369,34 @@ async def a_history_that_one_cannot_read():
             await client.close()
 
 
+async def an_old_primary_is_refused():
+    """The replica is promoted beside the primary, which goes on: the roles and doctor say so, and use the promoted one."""
+    with cluster(inference=1) as c:
+        async with Client(c.gateways()) as a:
+            await a.reply(await a.say((await a.open("mira"))["chat"], "before"))
+            servers.do("postgres", "promote", 2)
+            end = time.monotonic() + 20
+            while not all("store.warning" in open(p.log_path).read() for p in c.of("gateway")):
+                assert time.monotonic() < end, "the gateways' logs tell of no second primary"
+                await asyncio.sleep(0.1)
+            got = c.command("doctor")
+            said = line(got.stdout, "catalogue")
+            assert got.returncode == 1 and said.startswith("FAIL") and "an old primary that came back (timeline 1, newest 2)" in said, got
+            users = [int(servers.ask("postgres", "sql", n, "troupe", "SELECT count(*) FROM users")) for n in (1, 2)]
+            async with Client(c.gateways()) as b:
+                await b.reply(await b.say((await b.open("mira"))["chat"], "after"))
+            after = [int(servers.ask("postgres", "sql", n, "troupe", "SELECT count(*) FROM users")) for n in (1, 2)]
+            assert after[0] == users[0] and after[1] > users[1], "the new user was put at %s" % (after,)
+            servers.do("postgres", "kill", 1)
+            got = c.command("doctor")
+            assert got.returncode == 0, got
+
+
 with servers:
     try:
         run([init_twice_and_doctor, doctor_names_what_is_wrong, events_on_all_gateways, media_on_all_gateways, dedicated_workers_and_the_pool,
              a_dead_worker_is_drained, clocks_apart, a_leaving_worker_gets_nothing_new, worker_in_trouble_leaves, changes_in_a_gap,
-             a_history_that_one_cannot_read])
+             a_history_that_one_cannot_read,
+             an_old_primary_is_refused])  # the last: PostgreSQL is another one after it
     finally:
         shutil.rmtree(os.path.join(HERE, "..", "..", ".deps", "real-data"), ignore_errors=True)

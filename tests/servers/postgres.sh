@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # postgres.sh: PostgreSQL on loopback (Debian's postgresql), with passwords (scram-sha-256); see lib.sh.
-# `start DIR 2` is a primary (node 1) and a streaming replica (node 2); `promote DIR 2` makes the replica the primary.
+# `start DIR 2` is a primary (node 1) and a streaming replica (node 2); `promote DIR 2` makes the replica a primary, whatever
+# node 1 does.  `follow DIR N OF` makes node N (1 to 3), whatever it was, a new replica of node OF.
 # Not as root: where the tests run as root, the servers run as the user `postgres`.
 . "$(dirname "$0")/lib.sh"
 
@@ -38,6 +39,13 @@ start_node() { # DIR NODE
 }
 answers() { PGPASSWORD=tr-secret "$bin/psql" -qAtc 'SELECT 1' "host=127.0.0.1 port=$1 user=troupe dbname=$2" >/dev/null 2>&1; }
 
+make_replica() { # DIR NODE OF
+    local ports
+    read -ra ports <"$1/ports"
+    as_server env PGPASSWORD=tr-secret "$bin/pg_basebackup" -h 127.0.0.1 -p "${ports[$3 - 1]}" -U troupe -D "$1/n$2" -R -X stream -c fast
+    as_server sed -i "s/^port = .*/port = ${ports[$2 - 1]}/" "$1/n$2/postgresql.conf"
+}
+
 start_it() { # DIR [NODES]
     local dir ports nodes
     mkdir -p "$1"
@@ -45,7 +53,7 @@ start_it() { # DIR [NODES]
     [ "$(id -u)" -ne 0 ] || chown postgres "$dir"
     [ -f "$dir/nodes" ] || echo "${2:-1}" >"$dir/nodes"
     nodes=$(cat "$dir/nodes")
-    [ -f "$dir/ports" ] || free_ports 2 >"$dir/ports"
+    [ -f "$dir/ports" ] || free_ports 3 >"$dir/ports"
     read -ra ports <"$dir/ports"
     [ -d "$dir/n1" ] || make_primary "$dir" "${ports[0]}"
     start_node "$dir" 1
@@ -53,10 +61,7 @@ start_it() { # DIR [NODES]
     answers "${ports[0]}" troupe ||
         PGPASSWORD=tr-secret "$bin/psql" -qc 'CREATE DATABASE troupe' "host=127.0.0.1 port=${ports[0]} user=troupe dbname=postgres"
     if [ "$nodes" -eq 2 ]; then
-        if [ ! -d "$dir/n2" ]; then
-            as_server env PGPASSWORD=tr-secret "$bin/pg_basebackup" -h 127.0.0.1 -p "${ports[0]}" -U troupe -D "$dir/n2" -R -X stream -c fast
-            as_server sed -i "s/^port = .*/port = ${ports[1]}/" "$dir/n2/postgresql.conf"
-        fi
+        [ -d "$dir/n2" ] || make_replica "$dir" 2 1
         start_node "$dir" 2
         wait_for 30 "PostgreSQL's replica" answers "${ports[1]}" troupe
     fi
@@ -86,6 +91,17 @@ pause) signal_family STOP "${@:2}" ;;
 resume) signal_family CONT "${@:2}" ;;
 promote) # DIR NODE
     as_server "$bin/pg_ctl" promote -w -D "$2/n$3" >/dev/null
+    ;;
+follow) # DIR NODE OF
+    if [ -f "$2/$3.pid" ]; then
+        signal_family KILL "$2" "$3"
+        await_end "$2" "$3"
+    fi
+    rm -rf "$2/n$3"
+    make_replica "$2" "$3" "$4"
+    start_node "$2" "$3"
+    read -ra ports <"$2/ports"
+    wait_for 30 "PostgreSQL's replica" answers "${ports[$3 - 1]}" troupe
     ;;
 sql) # DIR NODE DATABASE SQL
     read -ra ports <"$2/ports"

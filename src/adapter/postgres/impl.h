@@ -3,6 +3,7 @@
  *   catalogue.c  the port's side: each operation's statement, and what its rows mean
  *   op.c         operations: waiting for a fitting host, deadlines, cancellation, the one callback
  *   link.c       one connection a host: connecting, what it is (primary, replica), pipelined statements, losing it
+ *   timeline.c   which hosts may be used: not an old primary that came back, nor what follows it
  *   schema.c     the schema, step by step
  */
 #ifndef ADAPTER_POSTGRES_IMPL_H
@@ -45,6 +46,7 @@ struct pg_op {
     unsigned syncs; /* still to come */
     bool asks_lsn;
     bool stale_checked, behind; /* on a replica: its first row says whether it is up to date */
+    bool ran;                   /* on a host that turned out to be none of ours: it may be done there */
     unsigned tries;
     enum pg_want want;
     const char *sql;
@@ -71,6 +73,14 @@ struct pg_op {
     struct service_report report;
 };
 
+enum pg_standing {
+    PG_GOOD,
+    PG_UNSURE,  /* the other hosts have not told yet: it may be any of the next */
+    PG_OLD,     /* its timeline is not the newest */
+    PG_FOREIGN, /* of another database system */
+    PG_TWIN,    /* one of two primaries that can't be told apart */
+};
+
 enum pg_state { PG_DOWN, PG_RESOLVING, PG_CONNECTING, PG_ASKING, PG_UP };
 
 struct pg_link {
@@ -82,8 +92,14 @@ struct pg_link {
     struct resolve *resolving;
     struct pg_op *flight, **flight_end; /* sent, in order */
     bool primary;
-    int schema;      /* version; 0: none; -1: not known */
-    unsigned probes; /* under way: answers to them come between those of operations */
+    uint64_t system, timeline, started; /* as it told last; of timeline.c, as the next ones */
+    uint64_t newest;                    /* timeline that it ever told of, its mark's included */
+    uint64_t marked;                    /* the timeline in its mark; 0: none */
+    uint64_t up_ms, up_turn, heard;     /* heard: its last answer is younger than what came up as this turn */
+    uint64_t probe_turn;                /* up_turns when it was asked last */
+    bool ask_now;                       /* another one came up */
+    int schema;                         /* version; 0: none; -1: not known */
+    unsigned probes;                    /* under way: answers to them come between those of operations */
     uint64_t retry_ms, pause_ms, began_ms, probed_ms;
     bool ever;
     int server_version;
@@ -100,8 +116,10 @@ struct postgres_catalogue {
     struct pg_op *line, **line_end; /* waiting for a fitting link */
     struct loop_timer *tick;
     bool closing, pumping;
-    uint64_t lsn; /* of this process's newest write */
-    size_t turn;  /* whose turn it is among the replicas */
+    uint64_t lsn, lsn_timeline; /* of this process's newest write */
+    uint64_t system;            /* of the first operation; 0: there was none */
+    uint64_t up_turns;          /* counts the hosts that came up */
+    size_t turn;                /* whose turn it is among the replicas */
     struct pg_link link[URL_HOSTS_MAX];
 };
 
@@ -132,5 +150,21 @@ void pg_link_close(struct pg_link *l);
 bool pg_link_send(struct pg_link *l, struct pg_op *op);
 void pg_link_lost(struct pg_link *l, const char *why);
 const char *pg_where(const struct pg_link *l, char out[96]);
+
+/* ---- timeline.c ---- */
+extern const char pg_probe_sql[];   /* one row of six: see there */
+extern const char pg_version_sql[]; /* the schema's version, and the mark or NULL; where there is a schema */
+extern const char pg_mark_sql[];    /* $1: "SYSTEM/TIMELINE" */
+/* What an answer to pg_probe_sql told, and the mark of one to pg_version_sql. */
+void pg_told(struct pg_link *l, uint64_t system, uint64_t timeline, uint64_t started);
+void pg_told_mark(struct pg_link *l, const char *text);
+/* It is up from now on: all others are asked anew. */
+void pg_came_up(struct pg_link *l);
+/* The newest timeline of our system that this process ever saw. */
+uint64_t pg_newest(const struct postgres_catalogue *c);
+/* May this link, which is up, be used? */
+enum pg_standing pg_standing(const struct pg_link *l);
+/* Why it may not, and what to do; "" where it may. */
+void pg_standing_text(const struct pg_link *l, char *out, size_t size);
 
 #endif

@@ -7,8 +7,8 @@
  *   ASKING     -> UP          on_probe
  *   any        -> DOWN        pg_link_lost   tried again after a pause; what was sent and not answered: a read is sent
  *                                            again elsewhere, a write is UNCERTAIN
- * Up, it is asked again every PG_PROBE_MS: a replica may have become the primary, and one that does not answer for STUCK_MS
- * is dropped.
+ * Up, it is asked again every PG_PROBE_MS and when another host came up: a replica may have become the primary, and one that
+ * does not answer for STUCK_MS is dropped.  What it is decides whether it is used (timeline.c).
  *
  * An operation is one statement and a sync (a transaction of its own), on a replica with a look at its WAL position before
  * it; a write is followed by another sync, with a look at the primary's position.  Answers come in the order of sending.
@@ -28,11 +28,6 @@
 #define STUCK_MS 6000
 #define AGAIN_MAX 3
 
-/* Recovery, schema's version (0: none), wall clock in milliseconds. */
-#define PROBE                                                                                                          \
-    "SELECT pg_is_in_recovery()::int::int8, to_regclass('schema_version') IS NOT NULL AND has_table_privilege("        \
-    "current_user, to_regclass('schema_version'), 'SELECT'), (extract(epoch FROM clock_timestamp()) * 1000)::int8"
-#define VERSION "SELECT coalesce(max(version), 0)::int8 FROM schema_version"
 #define UP_TO_DATE "SELECT (pg_last_wal_replay_lsn() >= $1::pg_lsn)::int::int8"
 #define WRITTEN "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::int8"
 
@@ -184,13 +179,22 @@ static bool send_sql(struct pg_link *l, const char *sql, int n, const char *cons
     return PQsendQueryParams(l->conn, sql, n, NULL, values, lengths, formats, 1) == 1;
 }
 
-static bool probe(struct pg_link *l)
+/* One of the questions that are not an operation's; `value` is its parameter, if it has one. */
+static bool ask(struct pg_link *l, const char *sql, const char *value)
 {
-    l->probed_ms = loop_now_ms(l->c->loop);
-    if (!send_sql(l, PROBE, 0, NULL, NULL, NULL) || PQpipelineSync(l->conn) != 1 || !flush(l))
+    if (!send_sql(l, sql, value != NULL ? 1 : 0, value != NULL ? &value : NULL, NULL, NULL) ||
+        PQpipelineSync(l->conn) != 1 || !flush(l))
         return false;
     l->probes++;
     return true;
+}
+
+static bool probe(struct pg_link *l)
+{
+    l->probed_ms = loop_now_ms(l->c->loop);
+    l->probe_turn = l->c->up_turns;
+    l->ask_now = false;
+    return ask(l, pg_probe_sql, NULL);
 }
 
 static bool send_init(struct pg_link *l)
@@ -215,6 +219,7 @@ bool pg_link_send(struct pg_link *l, struct pg_op *op)
     op->next = NULL;
     *l->flight_end = op;
     l->flight_end = &op->next;
+    l->c->system = l->system;
     if (!l->primary) {
         char lsn[24];
         const char *const values[] = {lsn};
@@ -256,49 +261,74 @@ static uint64_t int8_at(const PGresult *rows, int column)
 
 static void came_up(struct pg_link *l)
 {
-    if (l->state != PG_ASKING)
+    if (l->state != PG_ASKING) {
+        l->heard = l->probe_turn;
         return;
+    }
     l->state = PG_UP;
+    pg_came_up(l);
     l->pause_ms = 0;
     l->trouble = TR_OK;
     if (l->ever)
         metric_add(&reconnections, 1);
     l->ever = true;
-    log_event(LOG_DEBUG, "postgres.connected", "host=%s primary=%d schema=%d", l->c->url.host[l->host].name,
-              (int)l->primary, l->schema);
+    log_event(LOG_DEBUG, "postgres.connected", "host=%s primary=%d schema=%d timeline=%llu",
+              l->c->url.host[l->host].name, (int)l->primary, l->schema, (unsigned long long)l->timeline);
 }
 
-/* The answer to a probe, or to the question for the schema's version (one column). */
+/* The answer to a probe, or to the question for the schema's version (two columns). */
 static void on_probe_rows(struct pg_link *l, const PGresult *rows)
 {
+    if (PQresultStatus(rows) == PGRES_FATAL_ERROR && l->schema < 0) {
+        pg_link_lost(l, PQresultErrorMessage(rows)); /* what it is can't be asked */
+        return;
+    }
     if (PQresultStatus(rows) != PGRES_TUPLES_OK)
         return;
-    if (PQnfields(rows) == 1) {
+    if (PQnfields(rows) == 2) {
         l->schema = (int)int8_at(rows, 0);
+        if (PQntuples(rows) > 0 && !PQgetisnull(rows, 0, 1))
+            pg_told_mark(l, PQgetvalue(rows, 0, 1));
         return;
     }
     l->primary = int8_at(rows, 0) == 0;
     l->clock_ms = int8_at(rows, 2);
     l->clock_at_ms = loop_now_ms(l->c->loop);
+    pg_told(l, int8_at(rows, 3), int8_at(rows, 4), int8_at(rows, 5));
     if (PQgetlength(rows, 0, 1) != 1 || *PQgetvalue(rows, 0, 1) == 0)
         l->schema = 0;
     else
         l->schema = -1; /* to be asked */
 }
 
+/* An old primary is told what it is: who reaches only that one reads it there. */
+static bool mark_old(struct pg_link *l)
+{
+    const uint64_t newest = pg_newest(l->c);
+    char text[48];
+
+    if (!l->primary || l->schema != PG_SCHEMA_VERSION || pg_standing(l) != PG_OLD || l->marked >= newest)
+        return true;
+    l->marked = newest; /* once a probe, whatever comes of it */
+    snprintf(text, sizeof text, "%llu/%llu", (unsigned long long)l->system, (unsigned long long)newest);
+    return ask(l, pg_mark_sql, text);
+}
+
 /* A sync: the question before it is answered whole. */
 static void on_probe_end(struct pg_link *l)
 {
+    bool ok;
+
     l->probes--;
     if (l->schema >= 0) {
         came_up(l);
-        return;
+        ok = mark_old(l);
+    } else {
+        l->schema = 0;
+        ok = ask(l, pg_version_sql, NULL);
     }
-    l->schema = 0;
-    if (!send_sql(l, VERSION, 0, NULL, NULL, NULL) || PQpipelineSync(l->conn) != 1 || !flush(l))
+    if (!ok)
         pg_link_lost(l, PQerrorMessage(l->conn));
-    else
-        l->probes++;
 }
 
 static void note_error(struct pg_link *l, struct pg_op *op, const PGresult *result)
@@ -342,13 +372,24 @@ static void on_rows(struct pg_link *l, struct pg_op *op, PGresult *result)
     PQclear(result);
 }
 
+static bool refused(const struct pg_link *l)
+{
+    const enum pg_standing standing = pg_standing(l);
+
+    return standing != PG_GOOD && standing != PG_UNSURE;
+}
+
 static void on_op_end(struct pg_link *l, struct pg_op *op)
 {
     struct postgres_catalogue *const c = l->c;
 
     op->sent = false;
-    if (op->lsn > c->lsn)
+    if (refused(l)) /* a newer primary was heard of meanwhile: what was done here counts as not done */
+        op->ran = op->behind = true;
+    else if (op->lsn != 0 && (l->timeline > c->lsn_timeline || op->lsn > c->lsn)) {
         c->lsn = op->lsn;
+        c->lsn_timeline = l->timeline;
+    }
     if (op->want == PG_INIT && op->rc == TR_OK && l->primary)
         l->schema = PG_SCHEMA_VERSION; /* it is asked again with the next probe */
     if (op->answered) {
@@ -357,6 +398,10 @@ static void on_op_end(struct pg_link *l, struct pg_op *op)
         if (op->want == PG_ANY)
             op->want = PG_PRIMARY;
         pg_again(op);
+    } else if (op->ran && op->behind) {
+        const enum tr_rc rc = op->write ? TR_UNCERTAIN : TR_TRANSIENT;
+
+        pg_answer(op, tr_fail(&op->err, rc, "PostgreSQL: the primary changed again and again"), &op->err);
     } else {
         if (op->rc == TR_OK && op->read != NULL)
             op->rc = op->read(op, op->rows, &op->err);
@@ -509,7 +554,7 @@ void pg_link_tick(struct pg_link *l, uint64_t now_ms)
             pg_link_lost(l, "no answer: does it stall, or is a firewall between?");
         return;
     case PG_UP:
-        if (l->probes == 0 && l->flight == NULL && now_ms - l->probed_ms >= PG_PROBE_MS) {
+        if (l->probes == 0 && l->flight == NULL && (l->ask_now || now_ms - l->probed_ms >= PG_PROBE_MS)) {
             if (!probe(l))
                 pg_link_lost(l, PQerrorMessage(l->conn));
         } else if (now_ms - l->probed_ms >= STUCK_MS) {

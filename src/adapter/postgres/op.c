@@ -51,10 +51,31 @@ void pg_answer(struct pg_op *op, enum tr_rc rc, const struct tr_err *err)
         pg_op_free(op);
 }
 
-/* Why nothing was sent: what the hosts' troubles are. */
+/* The first host that is up and refused, a primary before a replica, in words; false: there is none. */
+static bool refused_text(const struct postgres_catalogue *c, bool replicas, char *out, size_t size)
+{
+    out[0] = '\0';
+    for (int round = 0; round <= replicas; round++)
+        for (size_t i = 0; i < c->url.hosts && out[0] == '\0'; i++)
+            if (c->link[i].state == PG_UP && (round == 1 || c->link[i].primary))
+                pg_standing_text(&c->link[i], out, size);
+    return out[0] != '\0';
+}
+
+/* Why nothing was sent: a primary that is refused, and what the hosts' troubles are. */
 static void why_not(const struct postgres_catalogue *c, enum tr_rc rc, struct tr_err *err)
 {
-    char where[96];
+    char where[96], text[sizeof err->msg];
+
+    if (refused_text(c, false, text, sizeof text)) {
+        const char *trouble = "";
+
+        for (size_t i = 0; i < c->url.hosts && *trouble == '\0'; i++)
+            if (c->link[i].state != PG_UP && c->link[i].trouble != TR_OK)
+                trouble = c->link[i].trouble_err.msg;
+        tr_fail(err, rc, "PostgreSQL at %.190s%s%s", text, *trouble != '\0' ? "; " : "", trouble);
+        return;
+    }
 
     for (size_t i = 0; i < c->url.hosts; i++) {
         const struct pg_link *const l = &c->link[i];
@@ -77,7 +98,8 @@ void pg_give_up(struct pending *p, bool cancelled)
 {
     struct pg_op *const op = (struct pg_op *)p;
     struct tr_err err = {0};
-    const enum tr_rc rc = cancelled ? TR_CANCELLED : op->write && op->sent ? TR_UNCERTAIN : TR_TRANSIENT;
+    const bool may_be_done = op->write && (op->sent || op->ran);
+    const enum tr_rc rc = cancelled ? TR_CANCELLED : may_be_done ? TR_UNCERTAIN : TR_TRANSIENT;
 
     if (cancelled)
         tr_fail(&err, rc, "given up by the caller");
@@ -176,11 +198,12 @@ void pg_again(struct pg_op *op)
 
 /* ---- who gets what ---- */
 
-/* Up, and not about to be asked what it is: then nothing else may be in flight. */
+/* Up, to be used, and not about to be asked what it is: then nothing else may be in flight. */
 static bool open_for(const struct pg_link *l, bool with_schema)
 {
-    return l->state == PG_UP && l->probes == 0 && loop_now_ms(l->c->loop) - l->probed_ms < 2 * PG_PROBE_MS &&
-           (!with_schema || l->schema == PG_SCHEMA_VERSION);
+    return l->state == PG_UP && l->probes == 0 && !l->ask_now &&
+           loop_now_ms(l->c->loop) - l->probed_ms < 2 * PG_PROBE_MS &&
+           (!with_schema || l->schema == PG_SCHEMA_VERSION) && pg_standing(l) == PG_GOOD;
 }
 
 static struct pg_link *choose(struct postgres_catalogue *c, const struct pg_op *op)
@@ -206,19 +229,20 @@ static bool answer_check(struct pg_op *op)
     struct postgres_catalogue *const c = op->c;
     const struct pg_link *primary = NULL;
     struct tr_err err = {0};
-    size_t replicas = 0, asked = 0;
+    size_t replicas = 0;
     char where[96];
 
     for (size_t i = 0; i < c->url.hosts; i++) {
         const struct pg_link *const l = &c->link[i];
 
-        asked += l->state == PG_UP || l->trouble != TR_OK;
-        if (l->state == PG_UP && l->primary)
+        if (l->state != PG_UP ? l->trouble == TR_OK : pg_standing(l) == PG_UNSURE)
+            return false;
+        if (l->state != PG_UP || pg_standing(l) != PG_GOOD)
+            continue;
+        if (l->primary)
             primary = l;
-        replicas += l->state == PG_UP && !l->primary;
+        replicas += !l->primary;
     }
-    if (primary == NULL && asked < c->url.hosts)
-        return false;
     if (primary == NULL) {
         enum tr_rc rc = TR_TRANSIENT;
 
@@ -240,6 +264,7 @@ static bool answer_check(struct pg_op *op)
         snprintf(op->report.server, sizeof op->report.server, "PostgreSQL %d.%d at %s, %zu of %zu replicas",
                  primary->server_version / 10000, primary->server_version % 10000, pg_where(primary, where), replicas,
                  c->url.hosts - 1);
+        refused_text(c, true, op->report.warning, sizeof op->report.warning);
         op->report.clock_ms = primary->clock_ms + (loop_now_ms(c->loop) - primary->clock_at_ms);
         pg_answer(op, TR_OK, NULL);
     }

@@ -36,6 +36,7 @@ struct store {
     struct ask *asking;
     uint64_t asked_ms; /* 0: never */
     char cause[sizeof((struct tr_err *)NULL)->msg];
+    char warning[sizeof((struct service_report *)NULL)->warning]; /* logged; "": it had none */
 };
 
 struct round { /* of the notify queues' lengths; outlives the watch too */
@@ -80,6 +81,20 @@ static void set_state(struct watch *w, enum store_id id, enum state state, const
     metric_set(&metric_up[id], state == UP);
 }
 
+/* It serves: what is wrong with it all the same is told once. */
+static void set_warning(struct watch *w, enum store_id id, const char *warning)
+{
+    struct store *const s = &w->stores[id];
+
+    if (strcmp(s->warning, warning) == 0)
+        return;
+    snprintf(s->warning, sizeof s->warning, "%s", warning);
+    if (*warning != '\0')
+        log_event(LOG_WARN, "store.warning", "store=%s cause=%Q", names[id], warning);
+    else
+        log_event(LOG_INFO, "store.mended", "store=%s", names[id]);
+}
+
 static void on_checked(void *ctx, enum tr_rc rc, const struct service_report *report, const struct tr_err *err)
 {
     struct ask *ask = ctx;
@@ -88,10 +103,12 @@ static void on_checked(void *ctx, enum tr_rc rc, const struct service_report *re
     ask->op = NULL;
     if (w != NULL) {
         w->stores[ask->id].asking = NULL;
-        if (rc == TR_OK)
+        if (rc == TR_OK) {
             set_state(w, ask->id, UP, report->server);
-        else if (rc != TR_CANCELLED)
+            set_warning(w, ask->id, report->warning);
+        } else if (rc != TR_CANCELLED) {
             set_state(w, ask->id, DOWN, tr_err_text(err));
+        }
     }
     free(ask);
 }
