@@ -119,7 +119,7 @@ for stage in "${stages[@]}"; do
         tally "a lost leader (gcc, ASan+UBSan)" "$python" tests/lib/servers.py rabbitmq=3 -- env TROUPE_TEST_ONLY='*lead*' bash -c \
             'TROUPE_TEST_AMQP3=$TROUPE_TEST_AMQP TROUPE_TEST_AMQP3_DIR=$TROUPE_TEST_AMQP_DIR exec meson test -C build-asan --no-rebuild --print-errorlogs contract-broker'
         CASSANDRA_LINKS=1 tally "a change that one node has (gcc, ASan+UBSan)" "$python" tests/lib/servers.py cassandra=3 -- env TROUPE_TEST_ONLY='*half*' \
-            TROUPE_TEST_SLOWNESS=4 meson test -C build-asan --no-rebuild --print-errorlogs contract-cassandra
+            TROUPE_TEST_SLOWNESS=4 meson test -C build-asan --no-rebuild --print-errorlogs --timeout-multiplier 3 contract-cassandra
         for s in cassandra rabbitmq; do
             TROUPE_TEST_BINARY=$release tally "three nodes of $s" tests/servers/own_net.sh "$python" tests/fault/cluster_run.py --quick --three $s
         done
