@@ -31,6 +31,8 @@ struct registry_worker {
     uint64_t age_ms;
 };
 
+#define REGISTRY_CONTEXT_MAX (1 << 20) /* bytes of a sealed context */
+
 struct registry_context {
     struct uuid last_turn; /* the newest turn in it */
     uint64_t change;       /* the chat's change it was built at */
@@ -102,6 +104,10 @@ struct registry_ops {
     enum tr_rc (*conns)(struct registry *r, const struct uuid *chat, registry_gateways_done *done, void *ctx,
                         struct tr_op **ret_op, struct tr_err *err);
 
+    /*
+     * TR_BUSY: there is no room; it is a cache, and goes on without.  TR_INVALID: it is larger than REGISTRY_CONTEXT_MAX.
+     * Contexts are what is given up first where there is little room.
+     */
     enum tr_rc (*context_put)(struct registry *r, const struct uuid *chat, const struct registry_context *context,
                               uint64_t ttl_ms, registry_done *done, void *ctx, struct tr_op **ret_op,
                               struct tr_err *err);

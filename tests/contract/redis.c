@@ -71,7 +71,8 @@ struct got {
     struct wait w; /* first */
     uint64_t number;
     size_t n;
-    char server[160];
+    uint64_t age_ms;
+    char server[160], note[256];
     uint64_t clock_ms;
 };
 
@@ -90,9 +91,9 @@ static void on_names(void *ctx, enum tr_rc rc, const char *const *names, size_t 
 
 static void on_workers(void *ctx, enum tr_rc rc, const struct registry_worker *list, size_t n, const struct tr_err *err)
 {
-    (void)list;
     wait_called(ctx, rc, err);
     ((struct got *)ctx)->n = n;
+    ((struct got *)ctx)->age_ms = n > 0 ? list[0].age_ms : 0;
 }
 
 static void on_checked(void *ctx, enum tr_rc rc, const struct service_report *report, const struct tr_err *err)
@@ -103,6 +104,7 @@ static void on_checked(void *ctx, enum tr_rc rc, const struct service_report *re
     if (report != NULL) {
         memcpy(g->server, report->server, sizeof g->server);
         g->clock_ms = report->clock_ms;
+        memcpy(g->note, report->warning, sizeof g->note);
     }
 }
 
@@ -311,10 +313,9 @@ static void checks(void **state)
     assert_int_equal(check_url("redis://no-such-host.invalid/0", &g), TR_TRANSIENT);
 }
 
-/* A replica, or a full one, refuses: told, and gone when that is over. */
+/* A replica refuses: told, and gone when that is over. */
 static void refuses(void **state)
 {
-    struct registry_worker a = {.character = "any", .id = "full", .weight = 1};
     struct got g;
 
     (void)state;
@@ -326,10 +327,237 @@ static void refuses(void **state)
     command("REPLICAOF NO ONE");
     assert_int_equal(check_url(getenv("TROUPE_TEST_REDIS"), &g), TR_OK);
     assert_int_equal(conn_put(&g), TR_OK);
-    command("CONFIG SET maxmemory 1");
-    assert_int_equal(join(&a, &g), TR_BUSY);
+}
+
+/* ---- full ---- */
+
+#define CONTEXT_BYTES 65536
+static uint8_t bytes[CONTEXT_BYTES];
+
+static enum tr_rc context_put(uint32_t n, size_t len)
+{
+    struct uuid id = chat;
+    const struct registry_context c = {.last_turn = id, .sealed = {bytes, len}};
+    struct wait w = {.loop = loop};
+
+    memcpy(id.b + 8, &n, sizeof n);
+    return wait_end(&w, reg->ops->context_put(reg, &id, &c, 600000, wait_done, &w, &w.op, &w.err));
+}
+
+static void on_place(void *ctx, enum tr_rc rc, const char *queue, const char *first, bool fresh,
+                     const struct tr_err *err)
+{
+    (void)queue, (void)first, (void)fresh;
+    wait_called(ctx, rc, err);
+}
+
+static void on_rate(void *ctx, enum tr_rc rc, uint64_t retry_after_ms, const struct tr_err *err)
+{
+    (void)retry_after_ms;
+    wait_called(ctx, rc, err);
+}
+
+static void connect_past(redisContext **ret_c)
+{
+    struct url u = {0};
+
+    assert_int_equal(url_parse(getenv("TROUPE_TEST_REDIS"), 6379, &u, NULL), TR_OK);
+    *ret_c = redisConnect(u.host[0].name, u.host[0].port);
+    assert_true(*ret_c != NULL && (*ret_c)->err == 0);
+    freeReplyObject(redisCommand(*ret_c, "AUTH %s", u.password));
+    url_release(&u);
+}
+
+/* A limit of so much more than is in use. */
+static void limit(const char *policy, unsigned mib)
+{
+    char line[128];
+    redisContext *c;
+    redisReply *reply;
+    const char *used;
+
+    connect_past(&c);
+    reply = redisCommand(c, "INFO memory");
+    used = strstr(reply->str, "used_memory:");
+    snprintf(line, sizeof line, "CONFIG SET maxmemory %llu",
+             strtoull(used + strlen("used_memory:"), NULL, 10) + ((unsigned long long)mib << 20));
+    freeReplyObject(reply);
+    redisFree(c);
+    command(line);
+    snprintf(line, sizeof line, "CONFIG SET maxmemory-policy %s", policy);
+    command(line);
+}
+
+static void no_limit(void)
+{
     command("CONFIG SET maxmemory 0");
+    command("CONFIG SET maxmemory-policy noeviction");
+    command("FLUSHALL");
+}
+
+/* What others keep in this Redis, up to the last byte. */
+static void fill_with_foreign(void)
+{
+    redisContext *c;
+    bool full = false;
+
+    connect_past(&c);
+    for (unsigned size = CONTEXT_BYTES; size > 0; size /= 4, full = false) {
+        for (unsigned i = 0; !full && i < 100000; i++) {
+            redisReply *const reply = redisCommand(c, "SET foreign%u.%u %b", size, i, bytes, (size_t)size);
+
+            assert_non_null(reply);
+            full = reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, "OOM", 3) == 0;
+            freeReplyObject(reply);
+        }
+        assert_true(full);
+    }
+    redisFree(c);
+}
+
+/* All that is essential works. */
+static void is_served(struct registry_worker *w)
+{
+    const struct registry_place place = {.first = "inference.any.1", .queue = "inference.any.1"};
+    struct registry_worker fresh = {.character = "full", .id = "fresh", .weight = 1};
+    struct uuid id = chat;
+    struct got g;
+
+    assert_int_equal(refresh(w, &g), TR_OK);
+    assert_int_equal(join(&fresh, &g), TR_OK);
+    g = (struct got){.w.loop = loop};
+    assert_int_equal(wait_end(&g.w, reg->ops->worker_remove(reg, &fresh, wait_done, &g, &g.w.op, &g.w.err)), TR_OK);
+    assert_int_equal(conn_put(&g), TR_OK);
+    assert_int_equal(conns(&g), TR_OK);
+    assert_int_equal(g.n, 1);
+    g = (struct got){.w.loop = loop};
+    assert_in_range(
+        wait_end(&g.w, reg->ops->gateway_refresh(reg, "gateway.1", 60000, wait_done, &g, &g.w.op, &g.w.err)), TR_OK,
+        TR_NOT_FOUND);
+    g = (struct got){.w.loop = loop};
+    id.b[15]++;
+    assert_int_equal(wait_end(&g.w, reg->ops->chat_place(reg, &id, &place, 60000, on_place, &g, &g.w.op, &g.w.err)),
+                     TR_OK);
+    g = (struct got){.w.loop = loop};
+    assert_int_equal(wait_end(&g.w, reg->ops->rate_take(reg, "user:full", 60, on_rate, &g, &g.w.op, &g.w.err)), TR_OK);
+}
+
+/* At its limit, nothing evicted: contexts are given up and soon kept again; what others put there changes nothing for us. */
+static void is_full(void **state)
+{
+    struct registry_worker a = {.character = "any", .id = "full", .weight = 1};
+    size_t refused = 0;
+    uint64_t start;
+    struct got g;
+
+    (void)state;
+    command("FLUSHALL");
     assert_int_equal(join(&a, &g), TR_OK);
+    limit("noeviction", 8);
+    for (uint32_t i = 0; i < 400; i++) { /* 25 MB */
+        const enum tr_rc rc = context_put(i, CONTEXT_BYTES);
+
+        assert_true(rc == TR_OK || rc == TR_BUSY);
+        refused += rc == TR_BUSY;
+    }
+    assert_in_range(refused, 1, 399);
+    is_served(&a);
+    start = mono_ns();
+    while (context_put(1000, CONTEXT_BYTES) != TR_OK) { /* the oldest have gone */
+        assert_true(mono_ns() - start < SUPPORT_LIMIT_MS * 1000000ull);
+        support_for(loop, 20);
+    }
+
+    fill_with_foreign();
+    while (context_put(1001, CONTEXT_BYTES) == TR_OK)
+        assert_true(mono_ns() - start < 2 * SUPPORT_LIMIT_MS * 1000000ull);
+    fill_with_foreign();
+    is_served(&a);
+    assert_int_equal(check_url(getenv("TROUPE_TEST_REDIS"), &g), TR_OK);
+    if (strstr(g.note, "Redis is full (maxmemory") == NULL || strstr(g.note, "noeviction") == NULL ||
+        strstr(g.note, "volatile-lru") == NULL || strstr(g.server, "noeviction") == NULL)
+        fail_msg("%s: %s", g.server, g.note);
+    no_limit();
+    assert_int_equal(check_url(getenv("TROUPE_TEST_REDIS"), &g), TR_OK);
+    assert_string_equal(g.note, "");
+    assert_non_null(strstr(g.server, "no limit"));
+}
+
+/* It evicts: a volatile-* policy never takes a worker or a gateway; another may, and the worker comes back as old as it was. */
+static void evicts(void **state)
+{
+    static const char *const policies[] = {"volatile-lru",    "volatile-lfu", "volatile-ttl",
+                                           "volatile-random", "allkeys-lru",  "allkeys-random"};
+    size_t lost = 0;
+
+    (void)state;
+    for (size_t p = 0; p < sizeof policies / sizeof policies[0]; p++) {
+        struct registry_worker a = {.character = "any", .id = "evicted", .weight = 1, .number = 3, .age_ms = 3600000};
+        struct got g;
+        enum tr_rc rc;
+
+        command("FLUSHALL");
+        assert_int_equal(join(&a, &g), TR_OK);
+        g = (struct got){.w.loop = loop};
+        (void)wait_end(&g.w, reg->ops->gateway_refresh(reg, "gateway.1", 60000, wait_done, &g, &g.w.op, &g.w.err));
+        limit(policies[p], 4);
+        for (uint32_t i = 0; i < 400; i++)
+            assert_int_equal(context_put(i, CONTEXT_BYTES), TR_OK);
+        rc = refresh(&a, &g);
+        if (strncmp(policies[p], "volatile", 8) == 0)
+            assert_int_equal(rc, TR_OK);
+        lost += rc == TR_NOT_FOUND;
+        if (rc == TR_NOT_FOUND)
+            assert_int_equal(join(&a, &g), TR_OK);
+        assert_int_equal(a.number, 3);
+        g = (struct got){.w.loop = loop};
+        assert_int_equal(wait_end(&g.w, reg->ops->workers(reg, "any", on_workers, &g, &g.w.op, &g.w.err)), TR_OK);
+        assert_int_equal(g.n, 1);
+        assert_true(g.age_ms >= 3600000);
+        if (strncmp(policies[p], "volatile", 8) == 0) {
+            g = (struct got){.w.loop = loop};
+            assert_int_equal(
+                wait_end(&g.w, reg->ops->gateway_refresh(reg, "gateway.1", 60000, wait_done, &g, &g.w.op, &g.w.err)),
+                TR_OK); /* it was known */
+        }
+        assert_int_equal(check_url(getenv("TROUPE_TEST_REDIS"), &g), TR_OK);
+        assert_non_null(strstr(g.server, policies[p]));
+        assert_true((g.note[0] == '\0') == (p < 2)); /* volatile-lru and -lfu are right */
+        no_limit();
+    }
+    print_message("  evicted and registered anew: %zu of 2\n", lost);
+}
+
+/* A record that has ended goes, although its key has no TTL: with a reading, or a renewal of another. */
+static void ended_records_go(void **state)
+{
+    struct registry_worker a = {.character = "any", .id = "a", .weight = 1}, b = a;
+    struct got g = {.w.loop = loop};
+    char line[128];
+    redisContext *c;
+    long long left = 1;
+    uint64_t start;
+
+    (void)state;
+    command("FLUSHALL");
+    strcpy(b.id, "b");
+    assert_int_equal(wait_end(&g.w, reg->ops->worker_register(reg, &a, 50, on_number, &g, &g.w.op, &g.w.err)), TR_OK);
+    assert_int_equal(join(&b, &g), TR_OK);
+    support_for(loop, 80);
+    connect_past(&c);
+    snprintf(line, sizeof line, "EXISTS redis%d.troupe:worker:any:1", (int)getpid());
+    for (start = mono_ns(); left != 0;) {
+        redisReply *const reply = redisCommand(c, line);
+
+        assert_true(mono_ns() - start < SUPPORT_LIMIT_MS * 1000000ull);
+        left = reply->integer;
+        freeReplyObject(reply);
+        assert_int_equal(refresh(&b, &g), TR_OK);
+    }
+    redisFree(c);
+    assert_int_equal(refresh(&a, &g), TR_NOT_FOUND);
+    assert_int_equal(join(&a, &g), TR_OK);
+    assert_int_equal(a.number, 1);
 }
 
 /* What another version, or somebody's hand, put there. */
@@ -521,6 +749,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(rate_is_gcra, set_up, tear_down),
         cmocka_unit_test_setup_teardown(odd_records, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(is_full, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(evicts, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(ended_records_go, set_up, tear_down),
         cmocka_unit_test_setup_teardown(is_cut, set_up, tear_down),
         cmocka_unit_test_setup_teardown(stalls, set_up, tear_down),
         cmocka_unit_test_setup_teardown(is_restarted, set_up, tear_down),

@@ -449,9 +449,8 @@ enum tr_rc mr_context_put(struct memory_registry *r, const struct uuid *chat, co
     struct mr_context *c;
     struct mr_blob *blob;
 
-    if (len > CONTEXT_BYTES_MAX / 4)
-        return tr_fail(err, TR_INVALID, "registry: a context of %zu bytes: the limit is %zu", len,
-                       CONTEXT_BYTES_MAX / 4);
+    if (len > REGISTRY_CONTEXT_MAX)
+        return tr_fail(err, TR_INVALID, "registry: a context of %zu bytes: at most %d", len, REGISTRY_CONTEXT_MAX);
     blob = malloc(sizeof *blob + len);
     c = calloc(1, sizeof *c);
     if (blob == NULL || c == NULL) {

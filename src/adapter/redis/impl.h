@@ -5,6 +5,7 @@
  *   link.c      the connection: resolving, connecting, logging in, loading the scripts, losing it
  *   reply.c     what an answer means
  *   scripts.c   the scripts, each one atomic step
+ *   room.c      a Redis that is full
  *   record.c    a worker's record as text
  */
 #ifndef ADAPTER_REDIS_IMPL_H
@@ -34,6 +35,7 @@ enum rr_script {
     RR_NAMES,
     RR_PLACE,
     RR_RATE,
+    RR_GIVE_UP, /* contexts, when there is no room */
     RR_SERVER,
     RR_SCRIPTS
 };
@@ -104,6 +106,9 @@ struct redis_registry {
     enum tr_rc trouble; /* why it is not up; TR_OK: not known yet */
     struct tr_err trouble_err;
     char sha[RR_SCRIPTS][41];
+    uint64_t refused_ms, swept_ms; /* when a context was refused, and the last sweep began; 0: never */
+    bool full;                     /* said by check */
+    char sweep_at[24];             /* SCAN's cursor */
 };
 
 /* ---- op.c ---- */
@@ -126,14 +131,21 @@ void rr_on_tick(void *ctx);
 /* ---- link.c ---- */
 void rr_link_tick(struct redis_registry *r, uint64_t now_ms);
 void rr_link_close(struct redis_registry *r);
-/* What an error reply means.  Nothing that was sent is repeated in err. */
+/* What an error reply means.  Nothing that was sent is repeated in err.  TR_BUSY: it is out of memory, and only that. */
 enum tr_rc rr_error(const char *text, struct tr_err *err);
 /* A readable "host:port". */
 const char *rr_where(const struct redis_registry *r, char out[96]);
 
+/* ---- room.c ---- */
+/* A context was refused not long ago: none is put. */
+bool rr_is_full(const struct redis_registry *r);
+/* Redis has no room for a context: older ones go. */
+void rr_refused(struct redis_registry *r);
+
 /* ---- reply.c: each what one kind of answer means, into op's result ---- */
 rr_read rr_read_nothing, rr_read_number, rr_read_register, rr_read_refresh, rr_read_workers, rr_read_put,
-    rr_read_put_known, rr_read_conn_put, rr_read_conn_renew, rr_read_names, rr_read_context, rr_read_server;
+    rr_read_put_known, rr_read_conn_put, rr_read_conn_renew, rr_read_names, rr_read_context, rr_read_swept,
+    rr_read_server;
 
 /* ---- record.c ---- */
 /* Decimal digits alone, up to UINT32_MAX. */

@@ -97,7 +97,7 @@ static enum tr_rc worker_refresh(struct registry *reg, const struct registry_wor
                                  registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
     struct redis_registry *const r = self(reg);
-    char set[RR_KEY_MAX], key[RR_KEY_MAX], number[24], ttl[24], age[24];
+    char set[RR_KEY_MAX], prefix[RR_KEY_MAX], key[RR_KEY_MAX], number[24], ttl[24], age[24];
     struct buf record = {0};
     struct rr_op *op = NULL;
     enum tr_rc rc = rr_op_new(r, RR_WORKER_REFRESH, true, rr_read_refresh, call_plain, ctx, &op, err);
@@ -107,8 +107,8 @@ static enum tr_rc worker_refresh(struct registry *reg, const struct registry_wor
     op->done.plain = done;
     rr_record_print(w, &record);
     number_text(w->number, number);
-    record_prefix(r, key, w->character);
-    strncat(key, number, sizeof key - strlen(key) - 1);
+    record_prefix(r, prefix, w->character);
+    snprintf(key, sizeof key, "%.190s%s", prefix, number);
     {
         const struct slice args[] = {text("2"),
                                      text(key),
@@ -117,9 +117,10 @@ static enum tr_rc worker_refresh(struct registry *reg, const struct registry_wor
                                      text(number_text(ttl_ms, ttl)),
                                      {record.data, record.len},
                                      text(number),
-                                     text(number_text(w->age_ms, age))};
+                                     text(number_text(w->age_ms, age)),
+                                     text(prefix)};
 
-        rc = rr_start(op, args, 8, ret_op, err);
+        rc = rr_start(op, args, 9, ret_op, err);
     }
     buf_release(&record);
     return rc;
@@ -174,7 +175,7 @@ static enum tr_rc workers(struct registry *reg, const char *character, registry_
 /* ---- names with an end: gateways, and the gateways of a chat ---- */
 
 static enum tr_rc name_put(struct redis_registry *r, rr_read *read, const char *key, const char *name, uint64_t ttl_ms,
-                           registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
+                           const char *stays, registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
     char ttl[24];
     struct rr_op *op = NULL;
@@ -184,9 +185,9 @@ static enum tr_rc name_put(struct redis_registry *r, rr_read *read, const char *
         return rc;
     op->done.plain = done;
     {
-        const struct slice args[] = {text("1"), text(key), text(name), text(number_text(ttl_ms, ttl))};
+        const struct slice args[] = {text("1"), text(key), text(name), text(number_text(ttl_ms, ttl)), text(stays)};
 
-        return rr_start(op, args, 4, ret_op, err);
+        return rr_start(op, args, 5, ret_op, err);
     }
 }
 
@@ -216,8 +217,8 @@ static enum tr_rc gateway_refresh(struct registry *reg, const char *gateway, uin
 {
     char key[RR_KEY_MAX];
 
-    return name_put(self(reg), rr_read_put_known, key_of(self(reg), key, "gateways", ""), gateway, ttl_ms, done, ctx,
-                    ret_op, err);
+    return name_put(self(reg), rr_read_put_known, key_of(self(reg), key, "gateways", ""), gateway, ttl_ms, "stays",
+                    done, ctx, ret_op, err);
 }
 
 static enum tr_rc gateway_remove(struct registry *reg, const char *gateway, registry_done *done, void *ctx,
@@ -247,7 +248,7 @@ static enum tr_rc conn_put(struct registry *reg, const struct uuid *chat, const 
 {
     char key[RR_KEY_MAX];
 
-    return name_put(self(reg), rr_read_conn_put, chat_key(self(reg), key, "conn", chat), gateway, ttl_ms, done, ctx,
+    return name_put(self(reg), rr_read_conn_put, chat_key(self(reg), key, "conn", chat), gateway, ttl_ms, "", done, ctx,
                     ret_op, err);
 }
 
@@ -256,8 +257,8 @@ static enum tr_rc conn_renew(struct registry *reg, const struct uuid *chat, cons
 {
     char key[RR_KEY_MAX];
 
-    return name_put(self(reg), rr_read_conn_renew, chat_key(self(reg), key, "conn", chat), gateway, ttl_ms, done, ctx,
-                    ret_op, err);
+    return name_put(self(reg), rr_read_conn_renew, chat_key(self(reg), key, "conn", chat), gateway, ttl_ms, "", done,
+                    ctx, ret_op, err);
 }
 
 /*
@@ -293,6 +294,13 @@ static enum tr_rc conns(struct registry *reg, const struct uuid *chat, registry_
 
 /* ---- recent context ---- */
 
+static void call_context_put(struct rr_op *op, enum tr_rc rc, const struct tr_err *err)
+{
+    if (rc == TR_BUSY)
+        rr_refused(op->r);
+    call_plain(op, rc, err);
+}
+
 static enum tr_rc context_put(struct registry *reg, const struct uuid *chat, const struct registry_context *context,
                               uint64_t ttl_ms, registry_done *done, void *ctx, struct tr_op **ret_op,
                               struct tr_err *err)
@@ -301,8 +309,14 @@ static enum tr_rc context_put(struct registry *reg, const struct uuid *chat, con
     char key[RR_KEY_MAX], ttl[24];
     struct buf value = {0};
     struct rr_op *op = NULL;
-    enum tr_rc rc = rr_op_new(r, RR_SCRIPTS, true, rr_read_nothing, call_plain, ctx, &op, err);
+    enum tr_rc rc;
 
+    if (context->sealed.len > REGISTRY_CONTEXT_MAX)
+        return tr_fail(err, TR_INVALID, "registry: a context of %zu bytes: at most %d", context->sealed.len,
+                       REGISTRY_CONTEXT_MAX);
+    if (rr_is_full(r))
+        return tr_fail(err, TR_BUSY, "registry: Redis is full");
+    rc = rr_op_new(r, RR_SCRIPTS, true, rr_read_nothing, call_context_put, ctx, &op, err);
     if (rc != TR_OK)
         return rc;
     op->done.plain = done;

@@ -157,15 +157,85 @@ enum tr_rc rr_read_context(struct rr_op *op, const redisReply *reply, struct tr_
     return TR_OK;
 }
 
+/* Of a sweep: where it goes on, and how many it removed. */
+enum tr_rc rr_read_swept(struct rr_op *op, const redisReply *reply, struct tr_err *err)
+{
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 || reply->element[0]->type != REDIS_REPLY_STRING ||
+        reply->element[0]->len >= sizeof op->r->sweep_at || reply->element[1]->type != REDIS_REPLY_INTEGER ||
+        reply->element[1]->integer < 0)
+        return odd(err);
+    snprintf(op->r->sweep_at, sizeof op->r->sweep_at, "%s", reply->element[0]->str);
+    op->number = (uint64_t)reply->element[1]->integer;
+    return TR_OK;
+}
+
+/* The value of "key:value" in INFO's lines, NULL: not there. */
+static const char *info(const char *text, const char *key, int *ret_len)
+{
+    const size_t len = strlen(key);
+
+    for (const char *at = strstr(text, key); at != NULL; at = strstr(at + 1, key)) {
+        if ((at == text || at[-1] == '\n') && at[len] == ':') {
+            *ret_len = (int)strcspn(at + len + 1, "\r\n");
+            return at + len + 1;
+        }
+    }
+    return NULL;
+}
+
+static uint64_t info_number(const char *text, const char *key)
+{
+    int len = 0;
+    const char *const at = info(text, key, &len);
+
+    return at != NULL ? strtoull(at, NULL, 10) : 0;
+}
+
+/* Its memory, its limit, and what it does there (docs/operations.md says why): for people. */
+static void tell_memory(struct redis_registry *r, struct service_report *report, const char *memory)
+{
+    const uint64_t used = info_number(memory, "used_memory"), most = info_number(memory, "maxmemory");
+    const unsigned long long used_mib = used >> 20, most_mib = most >> 20;
+    const size_t said = strlen(report->server);
+    char *const end = report->server + said;
+    const char *policy;
+    bool keeps;
+    int len = 0;
+
+    policy = info(memory, "maxmemory_policy", &len);
+    if (policy == NULL)
+        return;
+    if (len > 24)
+        len = 24;
+    if (most == 0) {
+        snprintf(end, sizeof report->server - said, ", %llu MiB in use, no limit (maxmemory 0)", used_mib);
+        return;
+    }
+    snprintf(end, sizeof report->server - said, ", %llu of %llu MiB in use, %.*s", used_mib, most_mib, len, policy);
+    keeps = strncmp(policy, "noeviction", 10) == 0;
+    /* once full, until there is room to speak of: what is given up makes a little for a moment */
+    r->full = used > most || (keeps && used > (r->full ? most / 4 * 3 : most - most / 50));
+    if (r->full)
+        snprintf(
+            report->warning, sizeof report->warning,
+            "Redis is full (maxmemory %llu MiB, %.*s): recent contexts are given up. Raise maxmemory, or give Troupe a "
+            "Redis of its own; set maxmemory-policy volatile-lru",
+            most_mib, len, policy);
+    else if (!keeps && strncmp(policy, "volatile-lru", 12) != 0 && strncmp(policy, "volatile-lfu", 12) != 0)
+        snprintf(report->warning, sizeof report->warning,
+                 "maxmemory-policy %.*s may evict the records of workers and connections: set volatile-lru", len,
+                 policy);
+}
+
 enum tr_rc rr_read_server(struct rr_op *op, const redisReply *reply, struct tr_err *err)
 {
     const char *version, *at;
     char where[96];
     int len;
 
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 4)
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 5)
         return odd(err);
-    for (size_t i = 0; i < 4; i++)
+    for (size_t i = 0; i < 5; i++)
         if (reply->element[i]->type != REDIS_REPLY_STRING)
             return odd(err);
     at = rr_where(op->r, where);
@@ -180,6 +250,7 @@ enum tr_rc rr_read_server(struct rr_op *op, const redisReply *reply, struct tr_e
     if (strtoul(version, NULL, 10) < 6)
         return tr_fail(err, TR_INVALID, "Redis %.*s at %s is too old: 6.2 or newer is needed", len, version, at);
     snprintf(op->report.server, sizeof op->report.server, "Redis %.*s at %s", len, version, at);
+    tell_memory(op->r, &op->report, reply->element[4]->str);
     op->report.clock_ms =
         strtoull(reply->element[1]->str, NULL, 10) * 1000 + strtoull(reply->element[2]->str, NULL, 10) / 1000;
     return TR_OK;

@@ -36,6 +36,7 @@ struct worker {
     struct tr_op *op;
     struct registry_worker record;
     struct loop_timer *beat;
+    struct registry_gap gap;
     uint64_t asked_ms, valid_until_ms;
     uint64_t since_ms; /* its queue has been served since then; 0: never */
     bool refreshed;    /* the last renewal succeeded */
@@ -328,6 +329,19 @@ static void on_beat(void *ctx)
     }
 }
 
+/* The registry may be another one, or one that was emptied. */
+static void on_gap(void *ctx)
+{
+    struct worker *w = ctx;
+
+    if (w->stage == SERVING && w->op == NULL)
+        refresh(w);
+    else if (w->stage == SERVING)
+        w->again = true;
+    else if (w->stage == FENCED && w->op == NULL && w->started == NULL && !w->r->draining)
+        step_register(w);
+}
+
 static void on_control_declared(void *ctx, enum tr_rc rc, const struct tr_err *err)
 {
     struct worker *w = ctx;
@@ -388,6 +402,8 @@ enum tr_rc worker_start(struct inference *r, queue_on_message *on_control, infer
         free(w);
         return rc;
     }
+    w->gap = (struct registry_gap){.fn = on_gap, .ctx = w};
+    registry_gap_add(r->env.registry, &w->gap);
     r->worker = w;
     return TR_OK;
 }
@@ -445,6 +461,7 @@ void worker_free(struct worker *w)
         return;
     timer_stop(w->beat);
     w->beat = NULL;
+    registry_gap_remove(w->r->env.registry, &w->gap);
     w->r->worker = NULL;
     w->r = NULL;
     op = w->op;

@@ -142,6 +142,7 @@ static enum tr_rc call(enum kind kind, struct got *g)
 /* ---- odd answers ---- */
 
 #define HEAD24 "0123456789abcdef\0\0\0\0\0\0\0\7"
+#define NO_LIMIT "$12\r\nmaxmemory:0\n\r\n"
 #define INFO7 "$20\r\nredis_version:7.0.1\n\r\n"
 #define MASTER "$11\r\nrole:master\r\n"
 
@@ -202,12 +203,13 @@ static const struct row {
     {"context: number", CONTEXT, RAW(":24\r\n"), TR_INVALID, 0},
     {"rate: wait", RATE, RAW(":900\r\n"), TR_OK, 0},
     {"rate: below 0", RATE, RAW(":-5\r\n"), TR_INVALID, 0},
-    {"check", CHECK, RAW("*4\r\n" INFO7 "$1\r\n5\r\n$1\r\n6\r\n" MASTER), TR_OK, 0},
-    {"check: a replica", CHECK, RAW("*4\r\n" INFO7 "$1\r\n5\r\n$1\r\n6\r\n$10\r\nrole:slave\r\n"), TR_INVALID, 0},
-    {"check: too old", CHECK, RAW("*4\r\n$20\r\nredis_version:5.0.1\n\r\n$1\r\n5\r\n$1\r\n6\r\n" MASTER), TR_INVALID,
+    {"check", CHECK, RAW("*5\r\n" INFO7 "$1\r\n5\r\n$1\r\n6\r\n" MASTER NO_LIMIT), TR_OK, 0},
+    {"check: a replica", CHECK, RAW("*5\r\n" INFO7 "$1\r\n5\r\n$1\r\n6\r\n$10\r\nrole:slave\r\n" NO_LIMIT), TR_INVALID,
      0},
+    {"check: too old", CHECK, RAW("*5\r\n$20\r\nredis_version:5.0.1\n\r\n$1\r\n5\r\n$1\r\n6\r\n" MASTER NO_LIMIT),
+     TR_INVALID, 0},
     {"check: three", CHECK, RAW("*3\r\n" INFO7 "$1\r\n5\r\n$1\r\n6\r\n"), TR_INVALID, 0},
-    {"check: nil inside", CHECK, RAW("*4\r\n" INFO7 "$-1\r\n$1\r\n6\r\n" MASTER), TR_INVALID, 0},
+    {"check: nil inside", CHECK, RAW("*5\r\n" INFO7 "$-1\r\n$1\r\n6\r\n" MASTER NO_LIMIT), TR_INVALID, 0},
 
     {"loading", NAMES, RAW("-LOADING Redis is loading the dataset in memory\r\n"), TR_TRANSIENT, 0},
     {"loading, a write", PUT, RAW("-LOADING Redis is loading the dataset in memory\r\n"), TR_TRANSIENT, 0},
