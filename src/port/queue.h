@@ -96,7 +96,10 @@ struct queue_ops {
     /* Ready and unsettled messages (an estimate where the broker is remote). */
     enum tr_rc (*length)(struct queue *q, const char *name, queue_length_done *done, void *ctx, struct tr_op **ret_op,
                          struct tr_err *err);
-    /* Delete if empty and unused; else TR_BUSY. */
+    /*
+     * Delete if empty and unused; else TR_BUSY.  What another process holds unsettled, and what is published at that moment,
+     * may not be seen where the broker is remote: for queues that have been nobody's for long.
+     */
     enum tr_rc (*remove)(struct queue *q, const char *name, queue_done *done, void *ctx, struct tr_op **ret_op,
                          struct tr_err *err);
     /* Of a service outside, else NULL: see port/service.h. */

@@ -197,8 +197,10 @@ enum tr_rc rmq_delete_durable(struct rabbitmq_queue *q, const char *name, struct
 }
 
 /*
- * Delete if empty and unused.  Quorum queues know no such flags, so it is looked first; what is published in between is
- * lost with it: the port's callers remove the queues of workers long dead, whose messages are calls to work.
+ * Delete if empty and unused.  Quorum queues know no such flags (540 not_implemented), so it is looked first; what is
+ * published in between, or held unsettled by another connection, is lost with it: the port's callers remove the queues of
+ * workers long dead, whose messages are calls to work.  Who subscribes in between is told by the broker, declares and
+ * subscribes anew.  The classic part knows the flag for consumers.
  */
 enum tr_rc rmq_remove(struct rabbitmq_queue *q, const char *name, struct tr_err *err)
 {
@@ -215,7 +217,8 @@ enum tr_rc rmq_remove(struct rabbitmq_queue *q, const char *name, struct tr_err 
     for (int part = 0; part < 2 && q->conn != NULL && rc == TR_OK; part++) {
         if (!(part == 0 ? durable : transient))
             continue;
-        amqp_queue_delete(q->conn, CH_CONTROL, amqp_cstring_bytes(rmq_name(q, name, part == 1, full)), false, false);
+        amqp_queue_delete(q->conn, CH_CONTROL, amqp_cstring_bytes(rmq_name(q, name, part == 1, full)), part == 1,
+                          false);
         rc = rmq_reply(q, amqp_get_rpc_reply(q->conn), NULL, err);
     }
     return rc;

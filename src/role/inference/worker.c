@@ -28,6 +28,9 @@
 /* A queue that nobody has served for so long may have been removed (role/preprocess/drainer.c), and would be a new one. */
 #define FORGOTTEN_MS 30000
 
+/* The name is written again so often: a removal that was under way when this worker came, or a catalogue that lags, lost it. */
+#define NAME_TTLS 3
+
 enum stage { CONTROL, REGISTERING, NAMING, DECLARING, SERVING, FENCED, LEAVING };
 
 struct worker {
@@ -37,6 +40,7 @@ struct worker {
     struct registry_worker record;
     struct loop_timer *beat;
     struct registry_gap gap;
+    uint64_t named_ms; /* the queue's name was written */
     uint64_t asked_ms, valid_until_ms;
     uint64_t since_ms; /* its queue has been served since then; 0: never */
     bool refreshed;    /* the last renewal succeeded */
@@ -194,6 +198,7 @@ static void on_declared(void *ctx, enum tr_rc rc, const struct tr_err *err)
     }
     w->stage = SERVING;
     w->refreshed = true;
+    w->named_ms = loop_now_ms(w->r->env.loop);
     if (w->since_ms == 0)
         w->since_ms = loop_now_ms(w->r->env.loop);
     log_event(LOG_INFO, "worker.serving", "character=%s number=%u engine=%s model=%Q slots=%u", w->r->character,
@@ -311,12 +316,34 @@ static uint64_t rss_mib(void)
     return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE) >> 20;
 }
 
+/* Whether the worker is still there or not. */
+static void on_named_again(void *ctx, enum tr_rc rc, bool first, const char *value, const struct tr_err *err)
+{
+    (void)ctx, (void)value, (void)err;
+    if (rc == TR_OK && first)
+        log_event(LOG_WARN, "worker.named_again", "cause=%Q", "the name of its queue was lost");
+}
+
+/* First write wins, so a name that stands costs one statement. */
+static void name_again(struct worker *w, uint64_t now)
+{
+    struct catalogue *c = w->r->env.catalogue;
+    struct tr_op *op;
+    char key[QUEUE_NAME_MAX + 16];
+
+    w->named_ms = now;
+    snprintf(key, sizeof key, "queue:%s", w->record.queue);
+    (void)!c->ops->setting_put(c, key, "", on_named_again, NULL, &op, NULL);
+}
+
 /* A ninth of the record's time has passed: renewed every third of it, or at the next beat where that failed. */
 static void on_beat(void *ctx)
 {
     struct worker *w = ctx;
     const uint64_t now = loop_now_ms(w->r->env.loop), third = w->r->ttl_ms / 3;
 
+    if (w->stage == SERVING && now - w->named_ms >= NAME_TTLS * w->r->ttl_ms)
+        name_again(w, now);
     if (w->r->rss_max_mib != 0 && rss_mib() > w->r->rss_max_mib)
         inference_trouble(w->r, "this process takes more memory than TROUPE_WORKER_RSS_MAX_MIB");
     if (w->stage == SERVING && now >= w->valid_until_ms) {

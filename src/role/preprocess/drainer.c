@@ -21,15 +21,13 @@
 #define NAMES_PREFIX "queue:"
 #define QUEUES_PREFIX "inference."
 #define PREFETCH 256
-#define FORGET_TTLS 10
-#define FORGET_MIN_MS 60000
 
 enum lane_state {
     LANE_ALIVE,     /* its worker serves it, or was not missed yet */
     LANE_MISSED,    /* at one look */
     LANE_DECLARING, /* to be consumed */
     LANE_DRAINING,
-    LANE_REMOVING, /* nobody's and empty for long */
+    LANE_REMOVING, /* nobody's and empty for long: its queue goes, then its name, then it is looked whether that was right */
 };
 
 struct lane { /* one worker's queue */
@@ -46,7 +44,7 @@ struct lane { /* one worker's queue */
 
 struct drainer {
     struct role_env env;
-    uint64_t ttl_ms;
+    uint64_t ttl_ms, forget_ms;
     queue_on_message *on_message;
     void *ctx;
     struct loop_timer *tick;
@@ -137,13 +135,47 @@ static void lane_declare(struct lane *lane)
     }
 }
 
-static void on_name_removed(void *ctx, enum tr_rc rc, const struct tr_err *err)
+static void on_name_back(void *ctx, enum tr_rc rc, bool first, const char *value, const struct tr_err *err)
 {
     struct lane *const lane = ctx;
 
-    (void)rc, (void)err; /* a name that stays is looked at again */
+    (void)rc, (void)first, (void)value, (void)err; /* its worker writes it again, too */
     if (lane_called(lane))
+        lane_free(lane); /* known again by the next look */
+}
+
+/* A worker that came under this number between the two removals has declared it anew: then the name stands. */
+static void on_looked(void *ctx, enum tr_rc rc, uint64_t length, const struct tr_err *err)
+{
+    struct lane *const lane = ctx;
+    struct catalogue *c;
+    char key[QUEUE_NAME_MAX + 16];
+
+    (void)length, (void)err;
+    if (!lane_called(lane))
+        return;
+    c = lane->d->env.catalogue;
+    snprintf(key, sizeof key, NAMES_PREFIX "%s", lane->name);
+    if (rc == TR_NOT_FOUND || c->ops->setting_put(c, key, "", on_name_back, lane, &lane->op, NULL) != TR_OK) {
+        lane->op = NULL;
         lane_free(lane);
+    }
+}
+
+static void on_name_removed(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    struct lane *const lane = ctx;
+    struct queue *q;
+
+    (void)rc, (void)err; /* a name that stays is looked at again */
+    if (!lane_called(lane))
+        return;
+    q = lane->d->env.queue;
+    rc = q->ops->length(q, lane->name, on_looked, lane, &lane->op, NULL);
+    if (rc != TR_OK) {
+        lane->op = NULL;
+        on_looked(lane, rc, 0, NULL);
+    }
 }
 
 static void on_removed(void *ctx, enum tr_rc rc, const struct tr_err *err)
@@ -171,12 +203,14 @@ static void on_removed(void *ctx, enum tr_rc rc, const struct tr_err *err)
 static void lane_forget(struct lane *lane)
 {
     struct queue *const q = lane->d->env.queue;
+    enum tr_rc rc;
 
     lane_stop(lane);
     lane->state = LANE_REMOVING;
-    if (q->ops->remove(q, lane->name, on_removed, lane, &lane->op, NULL) != TR_OK) {
+    rc = q->ops->remove(q, lane->name, on_removed, lane, &lane->op, NULL);
+    if (rc != TR_OK) {
         lane->op = NULL;
-        lane_declare(lane);
+        on_removed(lane, rc, NULL);
     }
 }
 
@@ -184,7 +218,6 @@ static void lane_forget(struct lane *lane)
 static void lane_told(struct lane *lane, bool others, bool hurry)
 {
     struct drainer *const d = lane->d;
-    const uint64_t forget = d->ttl_ms * FORGET_TTLS > FORGET_MIN_MS ? d->ttl_ms * FORGET_TTLS : FORGET_MIN_MS;
 
     if (lane->living) {
         if (lane->state == LANE_DRAINING)
@@ -197,7 +230,7 @@ static void lane_told(struct lane *lane, bool others, bool hurry)
         lane_declare(lane);
     } else if (lane->state == LANE_DRAINING && lane->leaving) {
         lane->since_ms = loop_now_ms(d->env.loop); /* it still holds some of its messages */
-    } else if (lane->state == LANE_DRAINING && loop_now_ms(d->env.loop) - lane->since_ms >= forget) {
+    } else if (lane->state == LANE_DRAINING && loop_now_ms(d->env.loop) - lane->since_ms >= d->forget_ms) {
         lane_forget(lane);
     }
 }
@@ -371,15 +404,15 @@ void drainer_hurry(struct drainer *d)
         look_start(d);
 }
 
-enum tr_rc drainer_new(const struct role_env *env, uint64_t ttl_ms, queue_on_message *on_message, void *ctx,
-                       struct drainer **ret_drainer, struct tr_err *err)
+enum tr_rc drainer_new(const struct role_env *env, uint64_t ttl_ms, uint64_t forget_ms, queue_on_message *on_message,
+                       void *ctx, struct drainer **ret_drainer, struct tr_err *err)
 {
     struct drainer *const d = calloc(1, sizeof *d);
     const uint64_t every = ttl_ms / 3 > 0 ? ttl_ms / 3 : 1;
 
     if (d == NULL)
         return tr_fail(err, TR_NOMEM, "drainer");
-    *d = (struct drainer){.env = *env, .ttl_ms = ttl_ms, .on_message = on_message, .ctx = ctx};
+    *d = (struct drainer){.env = *env, .ttl_ms = ttl_ms, .forget_ms = forget_ms, .on_message = on_message, .ctx = ctx};
     if (timer_start(env->loop, every, every, on_tick, d, &d->tick) != TR_OK) {
         free(d);
         return tr_fail(err, TR_NOMEM, "drainer");

@@ -513,7 +513,7 @@ enum tr_rc preprocess_start(const struct role_env *env, preprocess_started *star
     if (rc == TR_OK)
         rc = router_new(env, on_workers_read, r, &r->router, err);
     if (rc == TR_OK)
-        rc = drainer_new(env, ttl_ms, on_drained, r, &r->drainer, err);
+        rc = drainer_new(env, ttl_ms, DRAINER_FORGET_MS, on_drained, r, &r->drainer, err);
     if (rc == TR_OK && (timer_start(env->loop, 0, 0, on_drain_timer, r, &r->drain_timer) != TR_OK ||
                         timer_start(env->loop, 0, 0, on_tick, r, &r->tick) != TR_OK))
         rc = tr_fail(err, TR_NOMEM, "preprocess");

@@ -111,6 +111,44 @@ static void a_real_worker_keeps_its_age(void **state)
     assert_true(g.first.age_ms >= age);
 }
 
+struct wait_names {
+    struct wait w;
+    size_t n;
+};
+
+static void on_setting_names(void *ctx, enum tr_rc rc, const char *const *keys, size_t n, const struct tr_err *err)
+{
+    (void)keys;
+    ((struct wait_names *)ctx)->n = n;
+    wait_called(ctx, rc, err);
+}
+
+static size_t names(void)
+{
+    struct wait_names got = {.w = {.loop = f.loop}};
+    struct catalogue *c = f.env.catalogue;
+
+    assert_int_equal(wait_end(&got.w, c->ops->settings(c, "queue:", on_setting_names, &got, &got.w.op, &got.w.err)),
+                     TR_OK);
+    return got.n;
+}
+
+/* The name of its queue is lost (a removal that was under way when it came, a catalogue that lags): it is written again. */
+static void a_lost_name_is_written_again(void **state)
+{
+    struct catalogue *c = f.env.catalogue;
+    struct wait w = {.loop = f.loop};
+
+    (void)state;
+    run(0, "any");
+    assert_int_equal(names(), 1);
+    assert_int_equal(wait_end(&w, c->ops->setting_remove(c, "queue:inference.any.1", wait_done, &w, &w.op, &w.err)),
+                     TR_OK);
+    assert_int_equal(names(), 0);
+    for (uint64_t began = loop_now_ms(f.loop); names() == 0; support_for(f.loop, 20))
+        assert_true(loop_now_ms(f.loop) - began < SUPPORT_LIMIT_MS);
+}
+
 static void on_worker_drained(void *ctx)
 {
     ++*(size_t *)ctx;
@@ -259,6 +297,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(who_leaves_gets_nothing, setup_long, teardown),
         cmocka_unit_test_setup_teardown(a_lost_record_moves_nobody, setup_long, teardown),
         cmocka_unit_test_setup_teardown(a_real_worker_keeps_its_age, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_lost_name_is_written_again, setup, teardown),
         cmocka_unit_test_setup_teardown(leaves_while_it_registers, setup_long, teardown),
         cmocka_unit_test_setup_teardown(one_leaves_at_once, setup_long, teardown),
         cmocka_unit_test_setup_teardown(one_leaves_while_it_writes, setup_long, teardown),
