@@ -13,7 +13,7 @@ TTL = 2.0
 YOUNG = 13        # a RabbitMQ queue younger than that may not outlive a kill -9 of a single node: see connect.c
 BEYOND = 12       # seconds: by then the broker has given up a gateway that stands still, and its queue has gone
 SERVERS = ("rabbitmq", "redis", "postgres", "cassandra", "s3")
-APART = ("a gateway beyond its TTL", "restart of cassandra", "cut from cassandra")  # a `changed` is lost over them: only where --only names them
+APART = ("a gateway beyond its TTL",)  # now and then a regeneration's reply is not told over it: only where --only names it
 
 
 class Faults:
