@@ -33,7 +33,7 @@ export async function startMock({ port = 0, delayMs = 150, gapMs = 40 } = {}) {
   const users = new Map(); // token -> user
   const sockets = new Map(); // ws -> {user, open: Set}
   const media = new Map(); // id -> {user, type, body}
-  const state = { delayMs, gapMs, refuse: null, requests: [] };
+  const state = { delayMs, gapMs, refuse: null, cutBehindOpened: false, requests: [] };
 
   const view = (c) => ({ chat: c.id, character: c.character, name: c.name, avatar: `/api/characters/${c.character}/avatar`, created: c.created, updated: c.updated });
   const characters = cast.map(([id, name, tagline]) => ({ id, name, tagline, avatar: `/api/characters/${id}/avatar`, tags: [] }));
@@ -258,6 +258,11 @@ export async function startMock({ port = 0, delayMs = 150, gapMs = 40 } = {}) {
         state.requests.push(m);
         const answers = [handle(ws, session, m)].flat();
         if (answers[0]) answers[0].ref = m.ref;
+        if (state.cutBehindOpened && answers.length > 1) {
+          state.cutBehindOpened = false;
+          ws.send(JSON.stringify(answers[0]), () => ws.terminate());
+          return;
+        }
         for (const a of answers) ws.send(JSON.stringify(a));
       });
     });

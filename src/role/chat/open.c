@@ -114,7 +114,9 @@ static void open_finish(struct opening *o)
     struct chat *c = o->base.chat;
     struct desk_follow *f = o->base.follow;
     struct desk_character character = {.name = c->character->id, .tagline = ""};
-    struct desk_opened opened = {.chat = o->chat, .character = &character, .more = o->more, .change = o->change};
+    /* Too many changes to be told at once come later: the client, should it be cut off, asks for them again. */
+    struct desk_opened opened = {
+        .chat = o->chat, .character = &character, .more = o->more, .change = o->many ? o->since : o->change};
     const bool empty = uuid_is_nil(&o->page.last);
 
     if (c->gone) {

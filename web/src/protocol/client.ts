@@ -241,6 +241,7 @@ export class Client {
       }
       model.opened(answer, after);
       room.open = true;
+      if (after !== undefined) this.know(room, answer.change);
     } catch (error) {
       if (!(error instanceof TroupeError)) throw error;
       if (error.code === 'not_found' || error.code === 'bad_request') {
@@ -253,6 +254,17 @@ export class Client {
     }
     this.options.onChange();
     if (room.open) void this.flush(room);
+  }
+
+  /**
+   * After a resume, `changed` and `deleted` of older turns follow `opened`.  A `pong` behind them proves that they came; if the
+   * connection breaks before, the next `open` asks for them again.
+   */
+  private know({ model }: Room, change: number | undefined): void {
+    this.connection.request({ type: 'ping' }).then(
+      () => (model.change = change),
+      () => {},
+    );
   }
 
   /** Something is missing in a chat: open it again, soon, once. */

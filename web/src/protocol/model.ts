@@ -57,7 +57,7 @@ export class ChatModel {
   turns: TurnView[] = [];
   outbox: OutItem[] = [];
   character: Character | null = null;
-  /** The last `change` that the server told. */
+  /** Every change of the chat up to this one has come; undefined until that is known. */
   change: number | undefined;
   /** Older turns are there to be loaded. */
   hasOlder = false;
@@ -93,7 +93,7 @@ export class ChatModel {
   /** The server's answer to `open`; `after` is what was asked with it. */
   opened(answer: Opened, after: string | undefined): void {
     this.character = answer.character ?? this.character;
-    if (typeof answer.change === 'number') this.change = answer.change;
+    if (after === undefined) this.change = answer.change; // nothing is to come behind it
     const listed = answer.turns.map((t) => this.adopt(t, true));
     const first = listed[0]?.turn;
     let kept: TurnView[];
@@ -161,8 +161,6 @@ export class ChatModel {
 
   /** An event of this chat. */
   apply(event: ServerEvent): void {
-    if ('change' in event && typeof event.change === 'number')
-      this.change = Math.max(this.change ?? 0, event.change);
     switch (event.type) {
       case 'turn':
       case 'changed': {
