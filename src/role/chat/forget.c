@@ -1,5 +1,6 @@
 /*
- * forget - a whole chat is deleted: in the history (port/history.h, rules 8 and 9), then everybody is told.
+ * forget - a whole chat is deleted: in the history (port/history.h, rules 8 and 9), then everybody is told, and then it is answered:
+ * the news for the other gateways is confirmed by the broker and outlives a node of it, as that of a turn's deletion (change.c).
  * A deletion that was begun and cut off is finished by the history; whoever asks again, of a chat that is gone, has it told again.
  */
 #include "role/chat/desk_impl.h"
@@ -13,6 +14,7 @@ struct forgetting {
     desk_ok_done *done;
     void *ctx;
     struct uuid chat, user;
+    bool left; /* there was nothing to delete, any more or at all */
 };
 
 static void forget_fail(struct desk_request *r, const struct desk_error *e)
@@ -36,23 +38,6 @@ static void stop_running(struct desk *d, const struct chat *c)
     }
 }
 
-/* Nothing of it is left in the history.  Everybody is told: who deleted it may have been killed before that. */
-static void forget_tell(struct forgetting *f)
-{
-    struct desk *d = f->base.d;
-    struct registry *reg = d->env.registry;
-    struct envelope env = {.kind = ENVELOPE_DELETED, .chat = f->chat};
-    struct tr_op *op = NULL;
-
-    keyring_forget(d->env.keyring, &f->chat);
-    if (reg->ops->context_drop(reg, &f->chat, desk_ignore, NULL, &op, NULL) != TR_OK)
-        op = NULL;                     /* without its key nobody can read it, and it has a TTL */
-    desk_tell(d, TOPIC_CONTROL, &env); /* the workers forget the key */
-    memcpy(env.origin, d->queue, strnlen(d->queue, ENVELOPE_ORIGIN_MAX));
-    desk_tell(d, topic_notify(&f->chat), &env);
-    desk_media_chat_deleted(d, &f->user, &f->chat);
-}
-
 void desk_chat_gone(struct desk *d, const struct uuid *chat)
 {
     struct chat *c = desk_chat_find(d, chat);
@@ -66,15 +51,76 @@ void desk_chat_gone(struct desk *d, const struct uuid *chat)
     desk_chat_unref(d, c);
 }
 
-/* It is deleted already, or never was. */
-static void forget_left(struct forgetting *f)
+/* Everybody else is told, or could not be (rc): the answer, then those here. */
+static void forget_end(struct forgetting *f, enum tr_rc rc, const struct tr_err *err)
 {
     struct desk *d = f->base.d;
     const struct uuid chat = f->chat;
 
-    forget_tell(f);
-    desk_request_broke(&f->base, "delete", TR_NOT_FOUND, NULL);
+    if (rc == TR_OK && f->left)
+        rc = TR_NOT_FOUND;
+    if (rc != TR_OK) {
+        desk_request_broke(&f->base, "delete", rc, err);
+        desk_chat_gone(d, &chat);
+        return;
+    }
+    if (f->base.viewer != NULL)
+        f->done(f->ctx, NULL, -1);
     desk_chat_gone(d, &chat);
+    desk_request_end(&f->base);
+}
+
+static void forget_news(struct desk_request *r);
+
+static void news_failed(struct forgetting *f, enum tr_rc rc, const struct tr_err *err)
+{
+    if (!(desk_rc_again(rc) || rc == TR_NOT_FOUND) || !desk_request_again(&f->base, forget_news))
+        forget_end(f, rc == TR_NOT_FOUND ? TR_TRANSIENT : rc, err);
+}
+
+static void on_news(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    struct forgetting *f = ctx;
+
+    if (desk_request_over(&f->base))
+        return;
+    if (rc == TR_OK)
+        forget_end(f, TR_OK, NULL);
+    else
+        news_failed(f, rc, err);
+}
+
+/* To the other gateways. */
+static void forget_news(struct desk_request *r)
+{
+    struct forgetting *f = (struct forgetting *)r;
+    struct desk *d = r->d;
+    struct envelope env = {.kind = ENVELOPE_DELETED, .chat = f->chat};
+    struct tr_err err = {0};
+    enum tr_rc rc;
+
+    memcpy(env.origin, d->queue, strnlen(d->queue, ENVELOPE_ORIGIN_MAX));
+    rc = role_publish(&d->env, topic_notify(&f->chat), &env, false, on_news, f, &r->op, &err);
+    if (rc != TR_OK)
+        news_failed(f, rc, &err);
+}
+
+/* Nothing of it is left in the history.  Everybody is told: who deleted it may have been killed before that. */
+static void forget_tell(struct forgetting *f)
+{
+    struct desk *d = f->base.d;
+    struct registry *reg = d->env.registry;
+    const struct envelope env = {.kind = ENVELOPE_DELETED, .chat = f->chat};
+    struct tr_op *op = NULL;
+
+    keyring_forget(d->env.keyring, &f->chat);
+    if (reg->ops->context_drop(reg, &f->chat, desk_ignore, NULL, &op, NULL) != TR_OK)
+        op = NULL;                     /* without its key nobody can read it, and it has a TTL */
+    desk_tell(d, TOPIC_CONTROL, &env); /* the workers forget the key */
+    desk_media_chat_deleted(d, &f->user, &f->chat);
+    f->base.began_ms = loop_now_ms(d->env.loop);
+    f->base.tries = 0;
+    forget_news(&f->base);
 }
 
 /* TR_NOT_FOUND: it was there a moment ago, and is gone by now: our own deletion, issued again, or somebody else's. */
@@ -91,10 +137,6 @@ static void on_deleted(void *ctx, enum tr_rc rc, const struct tr_err *err)
     }
     fault_point("forget.deleted");
     forget_tell(f);
-    if (f->base.viewer != NULL)
-        f->done(f->ctx, NULL, -1);
-    desk_chat_gone(f->base.d, &f->chat);
-    desk_request_end(&f->base);
 }
 
 static void forget_delete(struct desk_request *r)
@@ -121,8 +163,8 @@ static void on_chat(void *ctx, enum tr_rc rc, const struct history_chat *chat, b
         forget_delete(&f->base);
     else if (rc == TR_OK)
         desk_request_broke(&f->base, "delete", TR_NOT_FOUND, NULL); /* somebody else's */
-    else if (rc == TR_NOT_FOUND)
-        forget_left(f);
+    else if ((f->left = rc == TR_NOT_FOUND))
+        forget_tell(f);
     else if (!desk_rc_again(rc) || !desk_request_again(&f->base, forget_begin))
         desk_request_broke(&f->base, "chat", rc, err);
 }

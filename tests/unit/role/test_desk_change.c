@@ -159,6 +159,13 @@ static void told_before_answered(void **state)
         assert_int_equal(news_refused, 0);
         assert_int_equal(news_safe, ++safe);
     }
+    for (int i = 0; i < 2; i++) { /* the whole chat; then it is gone, and told of again */
+        news_refused = 3;
+        CHANGE(desk_chat_delete(desk, &w.v, &fx.chat, on_ok, &a));
+        assert_string_equal(a.code, i == 0 ? "" : "not_found");
+        assert_int_equal(news_refused, 0);
+        assert_int_equal(news_safe, ++safe);
+    }
     assert_int_equal(news_transient, 0);
     fx.env.queue->ops = news_inner;
     desk_viewer_release(desk, &w.v);
