@@ -196,6 +196,15 @@ static bool in_turn(const struct chat *c, const struct envelope *e)
     return past;
 }
 
+/* One that was found is not for those who were told of it when it was new. */
+static void follow_reply(struct desk *d, struct desk_follow *f, void *arg)
+{
+    const struct arrival *a = arg;
+
+    if (!a->found || !desk_was_told(f, a->env->change))
+        desk_follow_take(d, f, arg);
+}
+
 static void take_reply(struct desk *d, struct chat *c, const struct arrival *a)
 {
     const struct envelope *e = a->env;
@@ -212,7 +221,7 @@ static void take_reply(struct desk *d, struct chat *c, const struct arrival *a)
             desk_note_settled(c, &e->turn, 0); /* not those before it */
     }
     desk_running_drop(c, &e->turn, e->variant);
-    desk_follow_each(d, c, desk_follow_take, (void *)(uintptr_t)a);
+    desk_follow_each(d, c, follow_reply, (void *)(uintptr_t)a);
     desk_open_poke(d, c);
     if (e->variant > 0)
         desk_refresh(d, c, &e->turn, NULL, e->change); /* it is the chosen one now */
@@ -220,21 +229,25 @@ static void take_reply(struct desk *d, struct chat *c, const struct arrival *a)
 
 void desk_reply_found(struct desk *d, struct chat *c, const struct envelope *env, const char *text, size_t len)
 {
-    const struct arrival a = {.env = env, .text = text, .len = len};
+    const struct arrival a = {.env = env, .text = text, .len = len, .found = true};
 
     take_reply(d, c, &a);
 }
 
-static void follow_close(struct desk *d, struct desk_follow *f, void *arg)
+void desk_follow_gone(struct desk *d, struct desk_follow *f)
 {
     struct desk_viewer *v = f->viewer;
     const struct uuid chat = f->chat->id;
 
-    (void)arg;
-    if (f->busy != NULL)
-        return; /* the opening or reading ends with not_found */
     desk_follow_free(d, f);
     d->events.deleted(v, &chat, &uuid_nil);
+}
+
+static void follow_close(struct desk *d, struct desk_follow *f, void *arg)
+{
+    (void)arg;
+    if (f->busy == NULL) /* else when the opening or reading has ended */
+        desk_follow_gone(d, f);
 }
 
 struct deleted_turn {

@@ -19,26 +19,18 @@ struct catchup {
     bool read;     /* to the end */
     bool cut;      /* before a turn that is being accepted */
 
-    bool mends;            /* it begins with CHANGES */
-    bool lacks;            /* there is something for TURNS behind them */
-    uint64_t since, up_to; /* they are read from / all are told up to */
-    struct uuid changed;   /* the newest of them that was looked at */
+    bool early;                               /* why it is read: the follower's */
+    bool mends;                               /* it begins with CHANGES */
+    bool lacks;                               /* there is something for TURNS behind them */
+    uint64_t since, up_to;                    /* they are read from / all are told up to */
+    struct uuid changed;                      /* the newest of them that was looked at */
+    void (*key_step)(struct desk_request *r); /* what goes on with the key */
 };
 
 static void no_answer(struct desk_request *r, const struct desk_error *e)
 {
     (void)r; /* nobody waits for these */
     (void)e;
-}
-
-/* The chat is deleted. */
-static void follow_gone(struct desk *d, struct desk_follow *f)
-{
-    struct desk_viewer *v = f->viewer;
-    const struct uuid chat = f->chat->id;
-
-    desk_follow_free(d, f);
-    d->events.deleted(v, &chat, &uuid_nil);
 }
 
 /* The follower goes on, with what was read or without it. */
@@ -54,6 +46,8 @@ static void catchup_release(struct desk_request *r)
     f->busy = NULL;
     if (r->d->dead)
         return;
+    if (r->unread || c->cut)
+        f->early = f->early || c->early; /* its change may be told of already, so that CHANGES would pass it over */
     if (r->unread)
         desk_unread(r->d, f);
     else if (c->cut)
@@ -63,7 +57,7 @@ static void catchup_release(struct desk_request *r)
         desk_told_up_to(f, c->up_to);
     }
     if (r->chat->gone)
-        follow_gone(r->d, f);
+        desk_follow_gone(r->d, f);
     else
         desk_follow_resume(r->d, f, true);
 }
@@ -269,6 +263,7 @@ static bool catchup_rows(struct catchup *r, const struct turn_row *rows, size_t 
 /* ---- reading */
 
 static void turns_step(struct desk_request *base);
+static void chat_step(struct desk_request *base);
 
 /* The end of a reading: true: go on.  Else r is tried again, or has ended. */
 static bool is_read(struct catchup *r, enum tr_rc rc, const struct tr_err *err, void (*step)(struct desk_request *r))
@@ -288,6 +283,47 @@ static bool is_read(struct catchup *r, enum tr_rc rc, const struct tr_err *err, 
     r->base.tries = 0;
     return true;
 }
+
+/* ---- the key */
+
+static void on_chat(void *ctx, enum tr_rc rc, const struct history_chat *chat, bool mine, const struct tr_err *err)
+{
+    struct catchup *r = ctx;
+
+    (void)chat;
+    (void)mine;
+    if (desk_request_over(&r->base) || !is_read(r, rc, err, chat_step))
+        return;
+    r->base.lives = true;
+    r->key_step(&r->base);
+}
+
+static void chat_step(struct desk_request *base)
+{
+    struct history *h = base->d->env.history;
+    struct tr_err err = {0};
+    enum tr_rc rc;
+
+    if (base->follow == NULL) {
+        desk_request_end(base);
+        return;
+    }
+    rc = h->ops->chat_get(h, &base->chat->id, on_chat, base, &base->op, &err);
+    if (rc != TR_OK)
+        desk_request_broke(base, "catch-up", rc, &err);
+}
+
+/* The key, or NULL: r goes on with step.  A key that is not at hand may be gone with its chat: the history is asked for that first. */
+static const struct seal_key *catchup_key(struct catchup *r, void (*step)(struct desk_request *r))
+{
+    if (r->base.lives || keyring_peek(r->base.d->env.keyring, &r->base.chat->id) != NULL)
+        return desk_request_key(&r->base, &r->base.chat->id, step);
+    r->key_step = step;
+    chat_step(&r->base);
+    return NULL;
+}
+
+/* ---- pages */
 
 static void on_turns(void *ctx, enum tr_rc rc, const struct turn_row *rows, size_t n, bool more,
                      const struct tr_err *err)
@@ -316,7 +352,7 @@ static void turns_step(struct desk_request *base)
         desk_request_end(base);
         return;
     }
-    if (desk_request_key(base, &base->chat->id, turns_step) == NULL)
+    if (catchup_key(r, turns_step) == NULL)
         return;
     rc = h->ops->turns(h, &base->chat->id, &range, on_turns, r, &base->op, &err);
     if (rc != TR_OK)
@@ -324,8 +360,8 @@ static void turns_step(struct desk_request *base)
 }
 
 /*
- * The turns of one page that have changed.  The first page tells up to which change the follower has been told of all when the last
- * one is read: those after it are read later.  True: there may be more of them.
+ * The turns of one page that have changed.  What the chat is known to have come to, or the first page if it shows more, tells up to
+ * which change the follower has been told of all when the last page is read: those after it are read later.  True: there may be more.
  */
 static bool changes_rows(struct catchup *r, const struct turn_row *rows, size_t n, bool more,
                          const struct seal_key *key)
@@ -391,7 +427,7 @@ static void changes_step(struct desk_request *base)
         desk_request_end(base);
         return;
     }
-    if (desk_request_key(base, &base->chat->id, changes_step) == NULL)
+    if (catchup_key(r, changes_step) == NULL)
         return;
     if (uuid_is_nil(&r->changed))
         rc = h->ops->changed(h, &base->chat->id, r->since, OPEN_TURNS, on_changes, r, &base->op, &err);
@@ -415,8 +451,9 @@ void desk_catchup(struct desk *d, struct desk_follow *f, const struct uuid *own)
     r->after = f->answered;
     r->answered = true;
     r->mends = f->behind;
-    r->lacks = f->early;
-    r->since = r->up_to = f->told;
+    r->early = r->lacks = f->early;
+    r->since = f->told;
+    r->up_to = f->chat->change > f->told ? f->chat->change : f->told; /* heard of, so it is there to be read */
     r->base.chat = f->chat;
     f->chat->refs++;
     r->base.follow = f;

@@ -190,6 +190,8 @@ static void on_key(void *ctx, enum tr_rc rc, const struct seal_key *key, const s
             r->step(r);
         return;
     }
+    if (rc == TR_NOT_FOUND && r->chat != NULL && !r->lives)
+        desk_keyless(r->d, r->chat);
     desk_request_broke(r, "key", rc, err);
 }
 

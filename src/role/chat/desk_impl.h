@@ -144,6 +144,7 @@ struct desk_request {
     uint32_t tries;
     bool called; /* the call is on its way */
     bool unread; /* it ends because a store failed: that says nothing of what is there */
+    bool lives;  /* the history said that the chat is there: nobody needs to ask because its key is not */
 };
 
 struct poll;
@@ -276,9 +277,12 @@ struct arrival {
     const char *text; /* opened */
     size_t len;
     bool caught_up; /* the history was read since: no reading it again for the same */
+    bool found;     /* in the history */
 };
 /* Tell the follower, or hold it back for it.  arg: struct arrival; for desk_follow_each(). */
 void desk_follow_take(struct desk *d, struct desk_follow *f, void *arg);
+/* The chat is deleted: the follower is told and freed. */
+void desk_follow_gone(struct desk *d, struct desk_follow *f);
 /* A turn was accepted: tell a follower.  own: it sent it itself.  text may be NULL (then it is read).  change: 0 unknown. */
 void desk_follow_turn(struct desk *d, struct desk_follow *f, const struct desk_turn *turn,
                       const struct uuid *predecessor, uint64_t change, bool own);
@@ -306,6 +310,8 @@ void desk_refresh(struct desk *d, struct chat *c, const struct uuid *turn, struc
 void desk_gap(struct desk *d);
 /* The same of this follower: it is read at once, or as soon as it is idle. */
 void desk_mend(struct desk *d, struct desk_follow *f);
+/* The chat has no key: it is deleted, as far as anybody can say but the history.  Its followers are read: that tells. */
+void desk_keyless(struct desk *d, struct chat *c);
 /* It was to be read, and could not be: later. */
 void desk_unread(struct desk *d, struct desk_follow *f);
 void desk_not_behind(struct desk *d, struct desk_follow *f);

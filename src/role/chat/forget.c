@@ -159,11 +159,12 @@ static void on_chat(void *ctx, enum tr_rc rc, const struct history_chat *chat, b
     (void)mine;
     if (desk_request_over(&f->base))
         return;
+    f->left = rc == TR_NOT_FOUND;
     if (rc == TR_OK && uuid_eq(&chat->user, &f->user))
         forget_delete(&f->base);
     else if (rc == TR_OK)
         desk_request_broke(&f->base, "delete", TR_NOT_FOUND, NULL); /* somebody else's */
-    else if ((f->left = rc == TR_NOT_FOUND))
+    else if (f->left)
         forget_tell(f);
     else if (!desk_rc_again(rc) || !desk_request_again(&f->base, forget_begin))
         desk_request_broke(&f->base, "chat", rc, err);

@@ -6,6 +6,7 @@
  *   a record that was lost   a renewal found none: the same for that chat
  *   a hole (desk_hole)       a change was told and one before it was not, and did not come by itself: whoever wrote it was killed
  *                            before it told of it, or the notifier was
+ *   a key that is gone       desk_keyless(): its chat was deleted, and nobody came to tell
  *   what could not be read   desk_unread()
  *
  * A follower that is `behind` is read (catchup.c) as soon as nothing else is under way for it.  While the history does not
@@ -57,6 +58,11 @@ static void follow_mend(struct desk *d, struct desk_follow *f, void *arg)
 {
     (void)arg;
     desk_mend(d, f);
+}
+
+void desk_keyless(struct desk *d, struct chat *c)
+{
+    desk_follow_each(d, c, follow_mend, NULL);
 }
 
 static void follow_if_behind(struct desk *d, struct desk_follow *f, void *arg)
@@ -185,8 +191,8 @@ void desk_conn_renew(struct desk *d, struct chat *c)
 
 void desk_gap(struct desk *d)
 {
-    d->gap_left = d->table_n;
-    d->gap_walk = 0;
+    d->gap_left =
+        d->table_n; /* from where the walk is: gaps that follow each other must not keep it from the table's end */
 }
 
 static void chat_mend(struct desk *d, struct chat *c)

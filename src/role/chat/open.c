@@ -62,6 +62,8 @@ static void open_release(struct desk_request *r)
     f->busy = NULL;
     if (o->is_new)
         desk_follow_free(r->d, f);
+    else if (!r->d->dead && r->chat->gone) /* the news found it busy */
+        desk_follow_gone(r->d, f);
     else if (!r->d->dead)
         desk_follow_resume(r->d, f, true);
 }
