@@ -192,6 +192,7 @@ void pg_again(struct pg_op *op)
     op->rc = TR_OK;
     op->err = (struct tr_err){0};
     op->behind = op->stale_checked = op->asks_lsn = false;
+    op->lsn = 0;
     op->sent = false;
     line_add(op);
 }

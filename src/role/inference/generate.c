@@ -76,7 +76,8 @@ static void publish_delta(struct turn *t, const char *topic, size_t offset, size
 
 void generate_snapshot(struct turn *t, const char *gateway)
 {
-    if (t->has_seal)
+    if (t->has_seal &&
+        (!t->again || t->numbered)) /* without its number it may seem to be newer than the one before it */
         publish_delta(t, gateway, 0, t->text.len, true);
 }
 

@@ -3,8 +3,9 @@
  *
  *   CONTROL     -> REGISTERING  on_control_declared
  *   REGISTERING -> NAMING       on_registered    the queue's name goes into the catalogue
+ *   REGISTERING -> DECLARING    on_registered    it has written this name before: nobody waits for the catalogue
  *   NAMING      -> DECLARING    on_named
- *   DECLARING   -> SERVING      on_declared      consuming
+ *   DECLARING   -> SERVING      on_declared      consuming; not where it drains by now: only its record says so
  *   SERVING     -> SERVING      on_rejoined      the record was lost (FLUSHALL) while its time ran: the same number again
  *   SERVING     -> FENCED       fence            the record was not renewed before its time ended, or is gone
  *   FENCED      -> REGISTERING  on_beat          until it works
@@ -40,7 +41,8 @@ struct worker {
     struct registry_worker record;
     struct loop_timer *beat;
     struct registry_gap gap;
-    uint64_t named_ms; /* the queue's name was written */
+    uint32_t named;    /* the number whose queue's name was written; 0: none was */
+    uint64_t named_ms; /* when it was asked for last */
     uint64_t asked_ms, valid_until_ms;
     uint64_t since_ms; /* its queue has been served since then; 0: never */
     bool refreshed;    /* the last renewal succeeded */
@@ -127,53 +129,97 @@ static void step_register(struct worker *w)
     }
 }
 
-/* The queue's name is known outside the registry before there is a queue (contract 11.13). */
+/* Whether the worker is still there or not. */
+static void on_named_again(void *ctx, enum tr_rc rc, bool first, const char *value, const struct tr_err *err)
+{
+    (void)ctx, (void)value, (void)err;
+    if (rc == TR_OK && first)
+        log_event(LOG_WARN, "worker.named_again", "cause=%Q", "the name of its queue was lost");
+}
+
+/* First write wins, so a name that stands costs one statement. */
+static void name_again(struct worker *w, uint64_t now)
+{
+    struct catalogue *c = w->r->env.catalogue;
+    struct tr_op *op;
+    char key[QUEUE_NAME_MAX + 16];
+
+    w->named_ms = now;
+    snprintf(key, sizeof key, "queue:%s", w->record.queue);
+    (void)!c->ops->setting_put(c, key, "", on_named_again, NULL, &op, NULL);
+}
+
+static void step_declare(struct worker *w)
+{
+    /* one consumer at a time: the broker is the lease between this worker and who drains after it */
+    const struct queue_spec spec = {.name = w->record.queue, .kind = QUEUE_DURABLE, .single_active = true};
+    struct queue *q = w->r->env.queue;
+    struct tr_err err = {0};
+    enum tr_rc rc;
+
+    w->stage = DECLARING;
+    rc = q->ops->declare(q, &spec, on_declared, w, &w->op, &err);
+    if (rc != TR_OK) {
+        w->op = NULL;
+        step_failed(w, rc, &err);
+    }
+}
+
+static void step_name(struct worker *w)
+{
+    struct catalogue *c = w->r->env.catalogue;
+    struct tr_err err = {0};
+    char key[QUEUE_NAME_MAX + 16];
+    enum tr_rc rc;
+
+    w->stage = NAMING;
+    w->named_ms = loop_now_ms(w->r->env.loop);
+    snprintf(key, sizeof key, "queue:%s", w->record.queue);
+    rc = c->ops->setting_put(c, key, "", on_named, w, &w->op, &err);
+    if (rc != TR_OK) {
+        w->op = NULL;
+        step_failed(w, rc, &err);
+    }
+}
+
+/*
+ * The queue's name is known outside the registry before there is a queue (contract 11.13).  One that it wrote before is written
+ * again without waiting: with a record, and nobody consuming until the catalogue answers, its chats would stand still.
+ */
 static void on_registered(void *ctx, enum tr_rc rc, uint32_t number, const struct tr_err *err)
 {
     struct worker *w = ctx;
-    struct catalogue *c;
-    struct tr_err mine = {0};
-    char key[QUEUE_NAME_MAX + 16];
 
     w->registering = false;
     if (rc == TR_OK)
         take_number(w, number); /* also one that is leaving: it removes this record */
     if (!going_on(w))
         return;
-    if (rc == TR_OK) {
-        w->valid_until_ms = w->asked_ms + w->r->ttl_ms;
-        topic_inference(w->r->character, number, w->record.queue);
-        w->stage = NAMING;
-        c = w->r->env.catalogue;
-        snprintf(key, sizeof key, "queue:%s", w->record.queue);
-        err = &mine;
-        rc = c->ops->setting_put(c, key, "", on_named, w, &w->op, &mine);
-    }
     if (rc != TR_OK) {
-        w->op = NULL;
         step_failed(w, rc, err);
+        return;
     }
+    w->valid_until_ms = w->asked_ms + w->r->ttl_ms;
+    topic_inference(w->r->character, number, w->record.queue);
+    if (number != w->named) {
+        step_name(w);
+        return;
+    }
+    name_again(w, loop_now_ms(w->r->env.loop));
+    step_declare(w);
 }
 
 static void on_named(void *ctx, enum tr_rc rc, bool first, const char *value, const struct tr_err *err)
 {
     struct worker *w = ctx;
-    /* one consumer at a time: the broker is the lease between this worker and who drains after it */
-    struct queue_spec spec = {.name = w->record.queue, .kind = QUEUE_DURABLE, .single_active = true};
-    struct queue *q;
-    struct tr_err mine = {0};
 
     (void)first, (void)value;
     if (!going_on(w))
         return;
     if (rc == TR_OK) {
-        w->stage = DECLARING;
-        q = w->r->env.queue;
-        err = &mine;
-        rc = q->ops->declare(q, &spec, on_declared, w, &w->op, &mine);
-    }
-    if (rc != TR_OK) {
-        w->op = NULL;
+        w->named = w->record.number;
+        step_declare(w);
+    } else {
         step_failed(w, rc, err);
     }
 }
@@ -188,7 +234,7 @@ static void on_declared(void *ctx, enum tr_rc rc, const struct tr_err *err)
     if (!going_on(w))
         return;
     q = w->r->env.queue;
-    if (rc == TR_OK) {
+    if (rc == TR_OK && !w->record.draining) {
         err = &mine;
         rc = q->ops->consume(q, w->record.queue, w->r->prefetch, inference_on_work, NULL, w->r, &w->r->consumer, &mine);
     }
@@ -198,7 +244,10 @@ static void on_declared(void *ctx, enum tr_rc rc, const struct tr_err *err)
     }
     w->stage = SERVING;
     w->refreshed = true;
-    w->named_ms = loop_now_ms(w->r->env.loop);
+    if (w->record.draining) { /* the record was written before */
+        refresh(w);
+        return;
+    }
     if (w->since_ms == 0)
         w->since_ms = loop_now_ms(w->r->env.loop);
     log_event(LOG_INFO, "worker.serving", "character=%s number=%u engine=%s model=%Q slots=%u", w->r->character,
@@ -314,26 +363,6 @@ static uint64_t rss_mib(void)
         resident = 0;
     fclose(f);
     return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE) >> 20;
-}
-
-/* Whether the worker is still there or not. */
-static void on_named_again(void *ctx, enum tr_rc rc, bool first, const char *value, const struct tr_err *err)
-{
-    (void)ctx, (void)value, (void)err;
-    if (rc == TR_OK && first)
-        log_event(LOG_WARN, "worker.named_again", "cause=%Q", "the name of its queue was lost");
-}
-
-/* First write wins, so a name that stands costs one statement. */
-static void name_again(struct worker *w, uint64_t now)
-{
-    struct catalogue *c = w->r->env.catalogue;
-    struct tr_op *op;
-    char key[QUEUE_NAME_MAX + 16];
-
-    w->named_ms = now;
-    snprintf(key, sizeof key, "queue:%s", w->record.queue);
-    (void)!c->ops->setting_put(c, key, "", on_named_again, NULL, &op, NULL);
 }
 
 /* A ninth of the record's time has passed: renewed every third of it, or at the next beat where that failed. */

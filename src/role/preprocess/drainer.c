@@ -36,7 +36,7 @@ struct lane { /* one worker's queue */
     enum lane_state state;
     struct queue_consumer *consumer;
     struct tr_op *op;
-    uint64_t since_ms; /* DRAINING, and its worker gone */
+    uint64_t since_ms; /* DRAINING: nothing has come out of it since, nor was its worker there */
     bool known, asked;
     bool living, leaving; /* its worker serves it; finishes what it holds and serves it no more */
     UT_hash_handle hh;
@@ -102,6 +102,16 @@ static bool lane_called(struct lane *lane)
     return false;
 }
 
+/* One that is put back comes again and again: as long as that goes on, the queue is not empty. */
+static void on_drained(void *ctx, const struct queue_incoming *msg)
+{
+    struct lane *const lane = ctx;
+    struct drainer *const d = lane->d;
+
+    lane->since_ms = loop_now_ms(d->env.loop);
+    d->on_message(d->ctx, msg);
+}
+
 static void on_declared(void *ctx, enum tr_rc rc, const struct tr_err *err)
 {
     struct lane *const lane = ctx;
@@ -111,7 +121,7 @@ static void on_declared(void *ctx, enum tr_rc rc, const struct tr_err *err)
         return;
     q = lane->d->env.queue;
     if (rc == TR_OK)
-        rc = q->ops->consume(q, lane->name, PREFETCH, lane->d->on_message, NULL, lane->d->ctx, &lane->consumer, NULL);
+        rc = q->ops->consume(q, lane->name, PREFETCH, on_drained, NULL, lane, &lane->consumer, NULL);
     if (rc != TR_OK) {
         log_event(LOG_WARN, "drain.failed", "queue=%s rc=%s cause=%Q", lane->name, tr_rc_name(rc), tr_err_text(err));
         lane->state = LANE_MISSED; /* again at the next look */

@@ -20,7 +20,8 @@
 
 static struct fixture f;
 static const struct catalogue_ops *inner;
-static size_t removed; /* names */
+static const struct queue_ops *queue_inner;
+static size_t removed, asked; /* names; for a queue's removal */
 static bool comes_back;
 
 static void on_nothing(void *ctx, enum tr_rc rc, const struct tr_err *err)
@@ -41,6 +42,13 @@ static enum tr_rc spy_remove(struct catalogue *c, const char *key, catalogue_don
         assert_int_equal(q->ops->declare(q, &spec, on_nothing, NULL, &op, NULL), TR_OK);
     comes_back = false;
     return inner->setting_remove(c, key, done, ctx, ret_op, err);
+}
+
+static enum tr_rc spy_queue_remove(struct queue *q, const char *name, queue_done *done, void *ctx,
+                                   struct tr_op **ret_op, struct tr_err *err)
+{
+    asked++;
+    return queue_inner->remove(q, name, done, ctx, ret_op, err);
 }
 
 struct names {
@@ -106,6 +114,7 @@ static void until_removed(size_t n)
 static struct drainer *begin(void)
 {
     static struct catalogue_ops ops;
+    static struct queue_ops queue_ops;
     const struct queue_spec spec = {.name = GONE, .kind = QUEUE_DURABLE, .single_active = true};
     const struct registry_worker other = {.character = "any", .id = "other", .number = 2, .slots = 1, .weight = 1};
     struct drainer *d;
@@ -116,7 +125,11 @@ static struct drainer *begin(void)
     ops = *inner;
     ops.setting_remove = spy_remove;
     f.env.catalogue->ops = &ops;
-    removed = 0;
+    queue_inner = f.env.queue->ops;
+    queue_ops = *queue_inner;
+    queue_ops.remove = spy_queue_remove;
+    f.env.queue->ops = &queue_ops;
+    removed = asked = 0;
     w = (struct wait){.loop = f.loop};
     assert_int_equal(wait_end(&w, inner->setting_put(f.env.catalogue, NAME, "", on_put, &w, &w.op, &w.err)), TR_OK);
     w = (struct wait){.loop = f.loop};
@@ -129,7 +142,10 @@ static struct drainer *begin(void)
     return d;
 }
 
-/* Unsettled or ready: it stays, and its name. */
+/*
+ * Unsettled or ready: it stays, and its name.  Nobody asks for its removal: for that the drainer would first let go of what it
+ * holds, and whether that is back in the queue before a remote broker looks is a matter of luck.
+ */
 static void one_with_messages_stays(void **state)
 {
     struct drainer *d = begin();
@@ -140,6 +156,7 @@ static void one_with_messages_stays(void **state)
     assert_true(is_there());
     assert_true(is_named());
     assert_int_equal(removed, 0);
+    assert_int_equal(asked, 0);
     drainer_free(d);
     support_for(f.loop, 150);
     teardown_env(&f);

@@ -141,6 +141,35 @@ static void test_called_again(void **state)
     house_close(&h);
 }
 
+/*
+ * Asked for its text before it has its number, a later attempt says nothing: its number would be the first one's, and what the
+ * first one still writes might be dropped for it.
+ */
+static void test_unnumbered_says_nothing(void **state)
+{
+    struct house h;
+    struct envelope first, second, ask = {.kind = ENVELOPE_TEXT, .chat = {{0}}, .origin = "gateway.g1"};
+
+    (void)state;
+    house_open(&h, "?delay_ms=300", NULL);
+    declare(&h.f, "gateway.g1", QUEUE_TRANSIENT);
+    watch(&h.f, "gateway.g1");
+    accept(&h.f, "one", &first);
+    accept(&h.f, "two", &second);
+    second.again = true;
+    publish(&h.f, WORKER_QUEUE, &second, false);
+    await_seen(&h.f, ENVELOPE_STATUS, &second.turn, 1); /* it waits for the other */
+    ask.chat = second.chat;
+    ask.turn = second.turn;
+    publish(&h.f, TOPIC_CONTROL, &ask, true);
+    support_for(h.f.loop, 50);
+    assert_int_equal(count_seen(&h.f, ENVELOPE_DELTA, &second.turn), 0);
+    publish(&h.f, WORKER_QUEUE, &first, false);
+    await_seen(&h.f, ENVELOPE_REPLY, &second.turn, 1);
+    assert_int_equal(number_of(find_seen(&h.f, ENVELOPE_DELTA, &second.turn, 0)), 1);
+    house_close(&h);
+}
+
 static struct house *stopping; /* the user's stop comes first: in the place that the attempt would have */
 
 static enum tr_rc stop_first(struct history *store, const struct turn_row *rows, size_t n, history_append_done *done,
@@ -227,7 +256,7 @@ int main(void)
         cmocka_unit_test(test_first_writes_nothing), cmocka_unit_test(test_clock_ahead),
         cmocka_unit_test(test_clock_behind),         cmocka_unit_test(test_called_again),
         cmocka_unit_test(test_event_was_first),      cmocka_unit_test(test_rows_are_bounded),
-        cmocka_unit_test(test_context_is_kept),
+        cmocka_unit_test(test_context_is_kept),      cmocka_unit_test(test_unnumbered_says_nothing),
     };
 
     log_set_level(LOG_ERROR);

@@ -291,6 +291,116 @@ static void leaves_while_it_registers(void **state)
     stub->ops->close(stub);
 }
 
+static enum tr_rc refuse_refresh(struct registry *r, const struct registry_worker *w, uint64_t ttl_ms,
+                                 registry_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
+{
+    (void)r, (void)w, (void)ttl_ms, (void)done, (void)ctx, (void)ret_op;
+    return tr_fail(err, TR_TRANSIENT, "down");
+}
+
+static size_t refused;
+
+static enum tr_rc refuse_register(struct registry *r, const struct registry_worker *w, uint64_t ttl_ms,
+                                  registry_worker_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
+{
+    (void)r, (void)w, (void)ttl_ms, (void)done, (void)ctx, (void)ret_op;
+    refused++;
+    return tr_fail(err, TR_TRANSIENT, "down");
+}
+
+/* The registry does not answer until the worker has stopped consuming. */
+static void until_fenced(struct registry_ops *ops)
+{
+    registry_inner = f.env.registry->ops;
+    *ops = *registry_inner;
+    ops->worker_refresh = refuse_refresh;
+    ops->worker_register = refuse_register;
+    f.env.registry->ops = ops;
+    refused = 0;
+    support_count(f.loop, &refused, 1);
+    assert_int_equal(living("any"), 0);
+}
+
+/* SIGTERM to a worker that comes back and still writes: it takes nothing, and the record that it has just put says so. */
+static void leaves_while_it_comes_back(void **state)
+{
+    static struct registry_ops ops;
+    struct envelope turns[2];
+    struct wait_workers g;
+    size_t left = 0;
+
+    (void)state;
+    memset(&held, 0, sizeof held);
+    engine = "?delay_ms=3000";
+    watch(&f, topic_notify(&f.chat));
+    run(0, "any");
+    engine = "?delay_ms=1";
+    say(&turns[0], "written where it was");
+    support_count(f.loop, &runners[0].generated, 1);
+    until_fenced(&ops);
+    ops.worker_register = hold_register;
+    support_count(f.loop, &held.asked, 1);
+    ops = *registry_inner;
+    inference_drain(runners[0].role, on_worker_drained, &left);
+    held.done(held.ctx, TR_OK, held.number, NULL);
+    for (living_in("any", &g); !g.first.draining; living_in("any", &g))
+        assert_int_equal(left, 0);
+    accept(&f, "not for it", &turns[1]);
+    publish(&f, "inference.any.1", &turns[1], false);
+    support_for(f.loop, 100);
+    assert_int_equal(left, 0);
+    run(1, "any");
+    answered_in_order(turns, 2);
+    support_count(f.loop, &left, 1);
+    assert_int_equal(runners[0].generated, 1);
+    f.env.registry->ops = registry_inner;
+}
+
+static struct tr_op unanswered;
+static catalogue_setting_done *unanswered_done;
+static void *unanswered_ctx;
+
+static void unanswered_cancel(struct tr_op *op)
+{
+    (void)op;
+    unanswered_done(unanswered_ctx, TR_CANCELLED, false, NULL, NULL);
+}
+
+static enum tr_rc swallow_put(struct catalogue *c, const char *key, const char *value, catalogue_setting_done *done,
+                              void *ctx, struct tr_op **ret_op, struct tr_err *err)
+{
+    (void)c, (void)key, (void)value, (void)err;
+    unanswered.cancel = unanswered_cancel;
+    unanswered_done = done;
+    unanswered_ctx = ctx;
+    *ret_op = &unanswered;
+    return TR_OK;
+}
+
+/* It comes back while the catalogue does not answer: its record is no promise that nobody keeps. */
+static void comes_back_without_a_catalogue(void **state)
+{
+    const struct catalogue_ops *inner = f.env.catalogue->ops;
+    static struct catalogue_ops silent;
+    static struct registry_ops ops;
+    struct envelope turns[2];
+
+    (void)state;
+    engine = "?delay_ms=1";
+    watch(&f, topic_notify(&f.chat));
+    run(0, "any");
+    say(&turns[0], "before");
+    answered_in_order(turns, 1);
+    until_fenced(&ops);
+    silent = *inner;
+    silent.setting_put = swallow_put;
+    f.env.catalogue->ops = &silent;
+    f.env.registry->ops = registry_inner;
+    say(&turns[1], "after");
+    answered_in_order(turns, 2);
+    f.env.catalogue->ops = inner;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -299,6 +409,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_real_worker_keeps_its_age, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lost_name_is_written_again, setup, teardown),
         cmocka_unit_test_setup_teardown(leaves_while_it_registers, setup_long, teardown),
+        cmocka_unit_test_setup_teardown(leaves_while_it_comes_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(comes_back_without_a_catalogue, setup, teardown),
         cmocka_unit_test_setup_teardown(one_leaves_at_once, setup_long, teardown),
         cmocka_unit_test_setup_teardown(one_leaves_while_it_writes, setup_long, teardown),
     };
