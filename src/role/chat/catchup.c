@@ -52,7 +52,7 @@ static void catchup_release(struct desk_request *r)
         desk_unread(r->d, f);
     else if (c->cut)
         desk_behind(r->d, f); /* what it is waited for may be missed, too */
-    else if (c->read && c->mends) {
+    if (c->read && c->mends) {
         f->far = false;
         desk_told_up_to(f, c->up_to);
     }
@@ -179,6 +179,17 @@ static void send_changes(struct catchup *r, const struct turn_view *v, const str
 
 /* ---- TURNS */
 
+/* It sent it itself: before this was begun, or meanwhile, and that is held back. */
+static bool is_own(const struct catchup *r, const struct uuid *turn)
+{
+    const struct held_list *held = r->base.follow->held;
+    bool own = uuid_eq(turn, &r->own);
+
+    for (const struct held *h = held != NULL ? held->first : NULL; h != NULL && !own; h = h->next)
+        own = h->env.kind == ENVELOPE_TURN && h->env.origin[0] == '.' && uuid_eq(turn, &h->env.turn);
+    return own;
+}
+
 /* A turn that the follower does not know.  False: its text can't be read, which was told. */
 static bool introduce(struct catchup *r, const struct turn_view *v, const struct seal_key *key)
 {
@@ -186,7 +197,7 @@ static bool introduce(struct catchup *r, const struct turn_view *v, const struct
     struct tr_err err = {0};
 
     f->seen = v->turn;
-    if (v->deleted || v->user == NULL || uuid_eq(&v->turn, &r->own) || send_turn(r->base.d, f, v, key, &err))
+    if (v->deleted || v->user == NULL || is_own(r, &v->turn) || send_turn(r->base.d, f, v, key, &err))
         return true;
     send_failed(r->base.d, f, v, &err);
     return false;
@@ -237,6 +248,15 @@ static void catchup_turn(struct catchup *r, const struct turn_view *v, const str
         desk_told(r->base.d, r->base.follow, rows[i].change); /* it is told as it stands */
 }
 
+/* `accepted` comes first.  What follows is told later: each of its changes is later than the turn's own. */
+static void catchup_cut(struct catchup *r, const struct turn_row *rows, size_t n)
+{
+    r->cut = true;
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].change <= r->up_to)
+            r->up_to = rows[i].change - 1;
+}
+
 /* true: read on from r->after. */
 static bool catchup_rows(struct catchup *r, const struct turn_row *rows, size_t n, bool more)
 {
@@ -249,7 +269,7 @@ static bool catchup_rows(struct catchup *r, const struct turn_row *rows, size_t 
         len = desk_turn_rows(rows + i, n - i);
         turn_fold(rows + i, len, &v);
         if (c->work != NULL && !uuid_is_nil(&c->work->accepting) && uuid_cmp(&v.turn, &c->work->accepting) >= 0) {
-            r->cut = true; /* `accepted` comes first */
+            catchup_cut(r, rows + i, len);
             return false;
         }
         if (key == NULL)

@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "tests/unit/role/elsewhere.h"
 
-static bool away; /* turns can't be read */
+static bool away, slow; /* turns can't be read; what changed is read after a while */
 static size_t changes_read;
 static const struct history_ops *inner;
 
@@ -22,10 +22,45 @@ static enum tr_rc spy_turns(struct history *h, const struct uuid *chat, const st
     return away ? tr_fail(err, TR_INVALID, "away") : inner->turns(h, chat, range, done, ctx, ret_op, err);
 }
 
+static struct slow_read {
+    struct history *h;
+    struct uuid chat;
+    uint64_t since;
+    uint32_t limit;
+    history_rows_done *done;
+    void *ctx;
+    struct tr_op **ret_op;
+    struct tr_op op;
+    struct loop_timer *timer;
+} slow_read;
+
+static void slow_cancel(struct tr_op *op)
+{
+    (void)op;
+    fail(); /* no test ends before it */
+}
+
+static void on_slow(void *ctx)
+{
+    struct slow_read *s = ctx;
+
+    timer_stop(s->timer);
+    s->timer = NULL;
+    assert_int_equal(inner->changed(s->h, &s->chat, s->since, s->limit, s->done, s->ctx, s->ret_op, NULL), TR_OK);
+}
+
 static enum tr_rc spy_changed(struct history *h, const struct uuid *chat, uint64_t since, uint32_t limit,
                               history_rows_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
     changes_read++;
+    if (slow) {
+        slow = false;
+        slow_read = (struct slow_read){
+            .h = h, .chat = *chat, .since = since, .limit = limit, .done = done, .ctx = ctx, .ret_op = ret_op};
+        slow_read.op.cancel = slow_cancel;
+        *ret_op = &slow_read.op;
+        return timer_start(fx.loop, 300, 0, on_slow, &slow_read, &slow_read.timer);
+    }
     return inner->changed(h, chat, since, limit, done, ctx, ret_op, err);
 }
 
@@ -39,7 +74,7 @@ static int setup_spied(void **state)
     ops.turns = spy_turns;
     ops.changed = spy_changed;
     fx.env.history->ops = &ops;
-    away = false;
+    away = slow = false;
     changes_read = 0;
     change = 1;
     return 0;
@@ -224,6 +259,86 @@ static void old_regenerations(void **state)
     assert_non_null(strstr(other.log, "changed"));
 }
 
+/* ---- while messages are accepted */
+
+static const struct queue_ops *queue_inner;
+static bool calls_refused;
+
+static enum tr_rc spy_publish(struct queue *q, const struct queue_message *msg, queue_done *done, void *ctx,
+                              struct tr_op **ret_op, struct tr_err *err)
+{
+    if (calls_refused && strcmp(msg->queue, TOPIC_INCOMING) == 0)
+        return tr_fail(err, TR_TRANSIENT, "the broker's node went");
+    return queue_inner->publish(q, msg, done, ctx, ret_op, err);
+}
+
+static bool is_accepting(void *ctx)
+{
+    const struct chat *c = desk_chat_find(desk, &fx.chat);
+
+    (void)ctx;
+    return c->work != NULL && !uuid_is_nil(&c->work->accepting) && uuid_eq(&c->head, &c->work->accepting);
+}
+
+/* A message is stored and its acceptance takes long: what was missed before it is told meanwhile, once. */
+static void a_long_acceptance(void **state)
+{
+    static struct view w;
+    static struct queue_ops ops;
+    struct answer a = {.view = &w};
+    struct uuid one;
+
+    (void)state;
+    view_init(&w);
+    open_chat(&w, NULL);
+    one = a_turn(&w, "one", &turn_names[0]);
+    idle(&w);
+    expect_log(&w, "opened accepted2 reply2.0:r ");
+    queue_inner = fx.env.queue->ops;
+    ops = *queue_inner;
+    ops.publish = spy_publish;
+    fx.env.queue->ops = &ops;
+    calls_refused = true;
+    edit_elsewhere(&one, "e", 1);
+    assert_true(desk_send(desk, &w.v, &fx.chat, "two", 3, "two", 3, NULL, 0, on_accepted_turn, &a));
+    assert_true(support_until(fx.loop, is_accepting, NULL, SUPPORT_LIMIT_MS));
+    change++;
+    desk_gap(desk);
+    told(&w, "changed2:e/1/0 ");
+    support_for(fx.loop, 1500); /* it is read again and again */
+    expect_log(&w, "");
+    assert_int_equal(follow_of(&w)->told, change - 1);
+    calls_refused = false;
+    answered(&a);
+    idle(&w);
+    expect_log(&w, "accepted3 ");
+    assert_int_equal(follow_of(&w)->told, change);
+    fx.env.queue->ops = queue_inner;
+}
+
+/* Messages that are accepted while their sender is read for: none comes to it as another connection's. */
+static void sent_while_reading(void **state)
+{
+    static struct view w;
+    struct answer a, b;
+
+    (void)state;
+    view_init(&w);
+    open_chat(&w, NULL);
+    slow = true;
+    desk_gap(desk);
+    while (changes_read == 0)
+        support_for(fx.loop, 10);
+    a = send_text(&w, "one", "x");
+    b = send_text(&w, "two", "y");
+    assert_non_null(follow_of(&w)->busy);
+    idle(&w);
+    expect_log(&w, "opened accepted2 accepted3 ");
+    reply_to(&a.id, &turn_names[0], "r");
+    reply_to(&b.id, &a.id, "s");
+    expect_log(&w, "reply2.0:r reply3.0:s ");
+}
+
 /* ---- gaps that follow each other */
 
 #define CHATS 60
@@ -294,6 +409,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_early_error_and_a_failed_reading, setup_spied, teardown),
         cmocka_unit_test_setup_teardown(many_changes_and_one_more, setup_spied, teardown),
         cmocka_unit_test_setup_teardown(old_regenerations, setup_spied, teardown),
+        cmocka_unit_test_setup_teardown(a_long_acceptance, setup_spied, teardown),
+        cmocka_unit_test_setup_teardown(sent_while_reading, setup_spied, teardown),
         cmocka_unit_test_setup_teardown(gap_after_gap, setup, teardown),
     };
 
