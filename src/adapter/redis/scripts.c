@@ -2,7 +2,7 @@
  * scripts - each one atomic step, on the server's own clock.
  *
  *   <p>troupe:workers:<character>     set of the numbers that were taken
- *   <p>troupe:worker:<character>:<n>  the record, text; its first line: time of its registration, space, when it ends
+ *   <p>troupe:worker:<character>:<n>  the record, text; its first line: time of its registration, when it ends, its TTL
  *   <p>troupe:gateways                sorted set: gateway -> when it ends, milliseconds (and thousandths)
  *   <p>troupe:conn:<chat>             the same for a chat's gateways; the whole goes with its last
  *   <p>troupe:context:<chat>          last turn (16 bytes), change (8), sealed bytes; with a TTL
@@ -20,9 +20,16 @@
 #include "adapter/redis/impl.h"
 
 #define NOW_MS "local t=redis.call('TIME') local now=t[1]*1000+math.floor(t[2]/1000) "
-/* A worker's record: living, or of an older version, which ends by its TTL. */
+/*
+ * A worker's record: living, or of an older version, which ends by its TTL.  One that ends later than two TTLs from now was
+ * written by another clock (a promoted replica's is behind), and nobody has renewed it since.
+ */
 #define LIVES                                                                                                          \
-    "local function lives(rec,now) local e=tonumber(string.match(rec,'^%d+ (%d+)\\n')) return not e or e>now end "
+    "local function lives(rec,now) "                                                                                   \
+    "  local e,ttl=string.match(rec,'^%d+ (%d+) ?(%d*)\\n') "                                                          \
+    "  e,ttl=tonumber(e),tonumber(ttl) "                                                                               \
+    "  return not e or e>now and (not ttl or e<=now+2*ttl) "                                                           \
+    "end "
 #define SINCE "local function sinceof(rec,now) return math.min(tonumber(string.match(rec,'^%d+')) or now,now) end "
 #define RECORD_ID "local function idof(rec) return string.match(rec,'\\nid=([^\\n]*)') end "
 
@@ -40,29 +47,30 @@ const char *const rr_scripts[RR_SCRIPTS] = {
          "local wish=tonumber(ARGV[3]) "
          "local function free(m) "
          "  local rec=redis.pcall('GET',ARGV[1]..m) "
-         "  return not rec or type(rec)=='string' and not lives(rec,now) "
+         "  return not rec or type(rec)=='string' and (not lives(rec,now) or idof(rec)==ARGV[2]) "
          "end "
          "if n==0 and wish>0 and free(wish) then n=wish end "
          "if n==0 then n=1 while not free(n) do n=n+1 end end "
          "if n==wish then since=math.min(since,now-ARGV[6]) end "
          "redis.call('DEL',ARGV[1]..n) "
-         "redis.call('SET',ARGV[1]..n,string.format('%.0f %.0f\\n',since,now+ARGV[4])..ARGV[5]) "
+         "redis.call('SET',ARGV[1]..n,string.format('%.0f %.0f %d\\n',since,now+ARGV[4],ARGV[4])..ARGV[5]) "
          "redis.call('SADD',KEYS[1],n) "
          "return n"),
     /* KEYS record, set; ARGV id, ttl, record, number, age, record's prefix -> 1, or 0: gone or another's */
-    [RR_WORKER_REFRESH] = (NOW_MS RECORD_ID SINCE LIVES
-                           "local m=redis.call('SRANDMEMBER',KEYS[2]) "
-                           "local other=m and redis.pcall('GET',ARGV[6]..m) "
-                           "if type(other)=='string' and not lives(other,now) then "
-                           "  redis.call('DEL',ARGV[6]..m) redis.call('SREM',KEYS[2],m) "
-                           "end "
-                           "local rec=redis.call('GET',KEYS[1]) "
-                           "if not rec or not lives(rec,now) or idof(rec)~=ARGV[1] then return 0 end "
-                           "local since=math.min(sinceof(rec,now),now-ARGV[5]) "
-                           "redis.call('DEL',KEYS[1]) "
-                           "redis.call('SET',KEYS[1],string.format('%.0f %.0f\\n',since,now+ARGV[2])..ARGV[3]) "
-                           "redis.call('SADD',KEYS[2],ARGV[4]) "
-                           "return 1"),
+    [RR_WORKER_REFRESH] =
+        (NOW_MS RECORD_ID SINCE LIVES
+         "local m=redis.call('SRANDMEMBER',KEYS[2]) "
+         "local other=m and redis.pcall('GET',ARGV[6]..m) "
+         "if type(other)=='string' and not lives(other,now) then "
+         "  redis.call('DEL',ARGV[6]..m) redis.call('SREM',KEYS[2],m) "
+         "end "
+         "local rec=redis.call('GET',KEYS[1]) "
+         "if not rec or not lives(rec,now) or idof(rec)~=ARGV[1] then return 0 end "
+         "local since=math.min(sinceof(rec,now),now-ARGV[5]) "
+         "redis.call('DEL',KEYS[1]) "
+         "redis.call('SET',KEYS[1],string.format('%.0f %.0f %d\\n',since,now+ARGV[2],ARGV[2])..ARGV[3]) "
+         "redis.call('SADD',KEYS[2],ARGV[4]) "
+         "return 1"),
     /* KEYS record, set; ARGV id, number */
     [RR_WORKER_REMOVE] =
         (RECORD_ID
