@@ -1,4 +1,4 @@
-/* media - the contract of port/media.h, held against every adapter in the table; and a folder on a disk that is full. */
+/* media - the contract of port/media.h, held against every adapter; what only a folder does: media_disk.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,23 +7,13 @@
 #include <cmocka.h>
 
 #include "media_cancel.h"
+#include "media_disk.h"
 #include "media_fixture.h"
 
-#include "adapter/filesystem/media.h"
-
-#include <errno.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #define MIB (1024u * 1024)
 #define PART (5 * MIB)
@@ -140,24 +130,6 @@ static void wrong_size(void **state)
     assert_int_equal(subject->left(), 0);
 }
 
-static bool none_left(void *ctx)
-{
-    (void)ctx;
-    return subject->left() == 0;
-}
-
-/* Until what was let go of is gone; the loop may not be run from within the loop. */
-static void await_none_left(void)
-{
-    const uint64_t end = mono_ns() + SUPPORT_LIMIT_MS * UINT64_C(1000000);
-
-    while (!none_left(NULL)) {
-        if (mono_ns() > end)
-            fail_msg("%zu uploads are left", subject->left());
-        support_for(loop, 10);
-    }
-}
-
 /* Given up before, between and after the pieces. */
 static void is_given_up(void **state)
 {
@@ -175,7 +147,7 @@ static void is_given_up(void **state)
         store->ops->put_free(put);
         assert_absent(name);
     }
-    await_none_left();
+    media_await_none_left();
 }
 
 /* ---- a crash ---- */
@@ -495,115 +467,6 @@ static void names(void **state)
     assert_int_equal(mark(long_name), TR_OK);
 }
 
-/* ---- a folder alone ---- */
-
-/* A file may not grow beyond a size: the disk's end for whoever writes it. */
-static void disk_is_full(void **state)
-{
-    struct rlimit old, small;
-    struct tr_err err = {0};
-
-    (void)state;
-    signal(SIGXFSZ, SIG_IGN);
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
-    small = old;
-    small.rlim_cur = 3 * MIB / 2;
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
-    assert_int_equal(put_all(object(1), 1, 3 * MIB, MIB, &err), TR_BUSY);
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
-    assert_absent(object(1));
-    await_none_left();
-    assert_int_equal(put_all(object(1), 1, 3 * MIB, MIB, &err), TR_OK);
-    assert_object(object(1), 1, 3 * MIB);
-}
-
-/* From here on in this process the kernel has no room for a write of 4 KiB or more: "No space left on device". */
-static bool no_room(void)
-{
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_write, 0, 3),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
-        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 4096, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSPC),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    const struct sock_fprog program = {.len = sizeof code / sizeof code[0], .filter = code};
-
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
-}
-
-/* In a child, as what it sets stays: a file finds no room, leaves nothing behind, and a small one has room still. */
-static void child_no_room(void *ctx)
-{
-    struct tr_err err = {0};
-
-    (void)ctx;
-    alarm(60);
-    assert_true(no_room());
-    media_open();
-    if (put_all(object(2), 2, 3 * MIB, MIB, &err) != TR_BUSY || strstr(err.msg, "No space left") == NULL ||
-        put_all(object(3), 3, MIB / 64, 1000, NULL) != TR_OK)
-        support_child_end(SUPPORT_EXIT_FAILED);
-    await_none_left(); /* what was written went away */
-    media_close();
-}
-
-static void no_space_is_left(void **state)
-{
-    struct got *g = NULL;
-
-    (void)state;
-    assert_int_equal(put_all(object(1), 1, MIB, MIB, NULL), TR_OK);
-    media_close();
-    assert_int_equal(support_child(child_no_room, NULL), 0);
-    media_open();
-    assert_object(object(1), 1, MIB);
-    assert_object(object(3), 3, MIB / 64);
-    assert_int_equal(list(USER "/", "", 10, &g), TR_OK);
-    assert_int_equal(g->n, 2);
-}
-
-static void folder_is_refused(void **state)
-{
-    struct media *m = NULL;
-    struct tr_err err = {0};
-    char path[700];
-    FILE *f;
-
-    (void)state;
-    snprintf(path, sizeof path, "%s/file", media_folder());
-    f = fopen(path, "w");
-    assert_non_null(f);
-    fclose(f);
-    assert_int_equal(filesystem_media_open(loop, path, &m, &err), TR_INVALID);
-    if (strstr(err.msg, path) == NULL || strstr(err.msg, "give it to this user, or set another path") == NULL)
-        fail_msg("%s", err.msg);
-    assert_int_equal(filesystem_media_open(loop, "", &m, &err), TR_INVALID);
-    assert_int_equal(filesystem_media_open(loop, "/proc/none/media", &m, &err), TR_INVALID);
-}
-
-/* Another's files beside ours, by somebody's hand or a file system's. */
-static void foreign_files(void **state)
-{
-    struct got *g = NULL;
-    char command[900];
-
-    (void)state;
-    assert_int_equal(put_all(object(1), 1, 10, 10, NULL), TR_OK);
-    snprintf(command, sizeof command,
-             "cd '%s' && mkdir lost+found && touch .DS_Store " USER "/.DS_Store '" USER "/Thumbs.db' && mkdir " USER
-             "/0a && ln -s /etc/passwd " USER "/0b && mkdir .uploads/folder",
-             media_folder());
-    assert_int_equal(system(command), 0);
-    assert_int_equal(list(USER "/", "", 10, &g), TR_OK);
-    assert_true(g->n >= 1);
-    assert_int_equal(sweep(0), TR_OK);
-    assert_true(read_at(USER "/0a", 0, 10, &g) != TR_OK);
-    assert_true(read_at(USER "/0b", 0, 10, &g) != TR_OK); /* no link is followed */
-    assert_object(object(1), 1, 10);
-}
-
 #define TEST(f) cmocka_unit_test_setup_teardown(f, media_set_up, media_tear_down)
 
 int main(void)
@@ -616,10 +479,10 @@ int main(void)
         TEST(media_cancels), TEST(media_closes),  TEST(media_begins_while_closing),
     };
     const struct CMUnitTest folder_tests[] = {
-        TEST(disk_is_full),
-        TEST(no_space_is_left),
-        TEST(folder_is_refused),
-        TEST(foreign_files),
+        TEST(media_disk_is_full),
+        TEST(media_disk_has_no_space),
+        TEST(media_disk_refused),
+        TEST(media_disk_foreign_files),
     };
     int failed = 0;
 

@@ -176,6 +176,17 @@ int media_tear_down(void **state)
     return 0;
 }
 
+void media_await_none_left(void)
+{
+    const uint64_t end = mono_ns() + SUPPORT_LIMIT_MS * UINT64_C(1000000);
+
+    while (subject->left() > 0) { /* it may run the loop itself: no condition for support_until() */
+        if (mono_ns() > end)
+            fail_msg("%zu uploads are left", subject->left());
+        support_for(loop, 10);
+    }
+}
+
 /* ---- names, contents ---- */
 
 static char *next_name(void)

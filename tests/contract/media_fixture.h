@@ -1,4 +1,4 @@
-/* media_fixture - a media store, and each of its operations waited for; shared by media.c and s3.c. */
+/* media_fixture - a media store, and each of its operations waited for; shared by media.c, what belongs to it, and s3.c. */
 #ifndef TESTS_CONTRACT_MEDIA_FIXTURE_H
 #define TESTS_CONTRACT_MEDIA_FIXTURE_H
 
@@ -22,6 +22,7 @@ int media_set_up(void **state); /* a loop, and an empty store */
 int media_tear_down(void **state);
 void media_open(void); /* the same place again, with a loop */
 void media_close(void);
+void media_await_none_left(void); /* until the uploads that were let go of are gone */
 const char *media_folder(void);   /* of the file adapter's test */
 const char *media_s3_place(void); /* "s3://bucket/prefix/" of the S3 adapter's test */
 /* The whole of it, with these secrets; ours where NULL. */
