@@ -33,6 +33,14 @@ static void no_answer(struct desk_request *r, const struct desk_error *e)
     (void)e;
 }
 
+/* It could not be read: it is held back, so that the next reading knows it as the follower's own. */
+static void keep_own(const struct catchup *c, struct desk_follow *f)
+{
+    const struct desk_turn turn = {.chat = f->chat->id, .turn = c->own};
+
+    desk_follow_turn(c->base.d, f, &turn, &uuid_nil, 0, true);
+}
+
 /* The follower goes on, with what was read or without it. */
 static void catchup_release(struct desk_request *r)
 {
@@ -43,6 +51,8 @@ static void catchup_release(struct desk_request *r)
     r->d->catchups_n--;
     if (f == NULL)
         return;
+    if (r->unread && !uuid_is_nil(&c->own) && !r->d->dead)
+        keep_own(c, f);
     f->busy = NULL;
     if (r->d->dead)
         return;

@@ -112,7 +112,7 @@ struct desk_follow {
     struct uuid seen, answered;
     uint64_t covered;          /* changes up to here were in `opened` */
     uint64_t told, heard;      /* bit n: the change told + 1 + n */
-    struct held_list *held;    /* while busy */
+    struct held_list *held;    /* while busy; while behind, too: turns that it sent itself */
     struct desk_request *busy; /* an open or a catch-up: what comes is held back.  NULL: events pass */
     bool behind;               /* something may have been missed: it is read again (mend.c) */
     bool far;                  /* a change was told that is beyond all bits */

@@ -177,7 +177,9 @@ void desk_follow_take(struct desk *d, struct desk_follow *f, void *arg)
         follow_reply(d, f, a);
         break;
     case ENVELOPE_TURN:
-        if (unknown && !a->caught_up && e->origin[0] == '.') /* held back by desk_follow_turn() */
+        if (unknown && f->behind && e->origin[0] == '.') /* kept, so that it is known as its own when all is read */
+            follow_hold(d, f, a);
+        else if (unknown && !a->caught_up && e->origin[0] == '.') /* held back by desk_follow_turn() */
             desk_catchup(d, f, &e->turn);
         else if (unknown)
             (void)follow_lost(d, f, a);

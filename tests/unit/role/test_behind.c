@@ -339,6 +339,29 @@ static void sent_while_reading(void **state)
     expect_log(&w, "reply2.0:r reply3.0:s ");
 }
 
+/* The same where the reading fails: it is known as the sender's own when it is read at last. */
+static void sent_while_reading_fails(void **state)
+{
+    static struct view w;
+
+    (void)state;
+    view_init(&w);
+    open_chat(&w, NULL);
+    slow = away = true;
+    desk_gap(desk);
+    while (changes_read == 0)
+        support_for(fx.loop, 10);
+    (void)send_text(&w, "one", "x");
+    (void)send_text(&w, "two", "y");
+    assert_non_null(follow_of(&w)->busy);
+    support_for(fx.loop, 1500); /* it is tried again meanwhile */
+    assert_true(follow_of(&w)->behind);
+    away = false;
+    idle(&w);
+    expect_log(&w, "opened accepted2 accepted3 ");
+    assert_null(follow_of(&w)->held);
+}
+
 /* ---- gaps that follow each other */
 
 #define CHATS 60
@@ -411,6 +434,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(old_regenerations, setup_spied, teardown),
         cmocka_unit_test_setup_teardown(a_long_acceptance, setup_spied, teardown),
         cmocka_unit_test_setup_teardown(sent_while_reading, setup_spied, teardown),
+        cmocka_unit_test_setup_teardown(sent_while_reading_fails, setup_spied, teardown),
         cmocka_unit_test_setup_teardown(gap_after_gap, setup, teardown),
     };
 
