@@ -7,7 +7,8 @@
  *   accept     which turn has the mark's ref (it is the message's client hash)?  Upon a head that no chat has, so nothing is
  *              written; none has it: the message may be on its way, and the mark stays,
  *              until it is a day old by the store's own clock.  A send does not take so long: each of its steps ends within
- *              seconds (RETRY_FOR_MS and an operation's deadline), its wait behind others of its chat within minutes.
+ *              seconds (RETRY_FOR_MS and an operation's deadline), its wait behind others of its chat within minutes.  Sent again,
+ *              it makes the mark young: media.c looks at the age once more before it takes such a mark
  *   turn_get   deleted: the mark goes
  *
  * The last two cost the history a look each a mark: at most TURNS_MAX a walk; the next walk of the user goes on behind them.
@@ -165,7 +166,7 @@ bool desk_judge(struct desk_request *r, struct desk_judge *j, const char *name, 
 {
     const struct desk_judged_chat *c;
 
-    j->left = false;
+    j->left = j->unclaimed = false;
     if (!message_mark_read(name, &j->chat, j->ref))
         return false; /* none of ours: it stays */
     j->ask = j->asked < TURNS_MAX && strcmp(name, j->from) > 0;
@@ -178,7 +179,6 @@ bool desk_judge(struct desk_request *r, struct desk_judge *j, const char *name, 
     j->r = r;
     j->next = next;
     j->turn = uuid_nil;
-    j->unclaimed = false;
     memcpy(j->name, name, strlen(name) + 1);
     if (j->ask && ++j->asked == TURNS_MAX)
         memcpy(j->last, name, strlen(name) + 1); /* the next walk goes on behind it */

@@ -9,6 +9,7 @@
  *   LOOKING  -> REMOVING  walk_look   the end
  *   REMOVING -> REMOVING  on_removed  one after the other; before a file its marks are listed once more
  *   REMOVING -> REMOVING  on_head     MEDIA_OLD: does the user's key open the file?  Else it is passed over with its marks
+ *   REMOVING -> REMOVING  on_mark_age MEDIA_OLD: a mark of a send that was never accepted; sent again meanwhile, it stays
  *   REMOVING -> (end)
  * A walk that is cut (a kill, a store that is down for long) leaves files behind, marked or not.  They go at a later walk over all
  * of the user's files (MEDIA_OLD): when the user sends another, or deletes a deleted turn again; one an hour a gateway.  Those of a
@@ -54,8 +55,9 @@ struct walk {
     size_t kept, dropped;             /* marks */
     bool found;                       /* any file at all */
     struct buf removals;              /* names, each with its 0 */
+    struct buf unclaimed;             /* marks among them that no turn has, each with its 0 */
     size_t removed;                   /* bytes of them */
-    bool looked_again;                /* the next one is a file that has no mark */
+    bool looked_again;                /* the next one is a file that has no mark, or a mark that is still old */
     struct seal_key key;              /* MEDIA_OLD: the user's; no id: not read yet */
     char opened[MEDIA_FILE_NAME + 1]; /* the file that was looked into, */
     bool ours;                        /* and may go with its marks */
@@ -110,6 +112,7 @@ static void walk_release(struct desk_request *r)
         tell_foreign(w);
     seal_key_wipe(&w->key);
     buf_release(&w->removals);
+    buf_release(&w->unclaimed);
     buf_release(&w->page);
 }
 
@@ -180,6 +183,32 @@ static void on_marks(void *ctx, enum tr_rc rc, const char *const *names, size_t 
     for (size_t i = 0; rc == TR_OK && i < n; i++)
         named = named || names[i][MEDIA_FILE_NAME] != '\0';
     if (named) {
+        removed(w);
+    } else {
+        w->looked_again = true;
+        walk_remove(&w->base);
+    }
+}
+
+static bool is_unclaimed(const struct walk *w, const char *name)
+{
+    size_t at = 0;
+
+    while (at < w->unclaimed.len && strcmp((const char *)w->unclaimed.data + at, name) != 0)
+        at += strlen((const char *)w->unclaimed.data + at) + 1;
+    return at < w->unclaimed.len;
+}
+
+/* The same message may have been sent again since the mark was judged, and be accepted by now: that made the mark young. */
+static void on_mark_age(void *ctx, enum tr_rc rc, uint64_t age_ms, const struct tr_err *err)
+{
+    struct walk *w = ctx;
+
+    if (desk_request_over(&w->base))
+        return;
+    if (rc != TR_OK && rc != TR_NOT_FOUND) {
+        walk_failed(w, walk_remove, rc, err);
+    } else if (rc == TR_NOT_FOUND || age_ms < UNNAMED_MS) {
         removed(w);
     } else {
         w->looked_again = true;
@@ -303,6 +332,8 @@ static void walk_remove(struct desk_request *r)
     name = (const char *)w->removals.data + w->removed;
     if (strlen(name) == MEDIA_FILE_NAME && w->why != MEDIA_DELETE && !w->looked_again)
         rc = store->ops->list(store, name, "", 2, on_marks, w, &r->op, &err);
+    else if (!w->looked_again && is_unclaimed(w, name))
+        rc = store->ops->age(store, name, on_mark_age, w, &r->op, &err);
     else
         rc = store->ops->remove(store, name, on_removed, w, &r->op, &err);
     if (rc != TR_OK)
@@ -387,6 +418,8 @@ static void walk_look(struct desk_request *r)
         if (w->why == MEDIA_OLD && !w->judge.known && desk_judge(r, &w->judge, name, walk_look))
             return;
         w->judge.known = false;
+        if (w->why == MEDIA_OLD && w->judge.left && w->judge.unclaimed)
+            buf_add(&w->unclaimed, name, strlen(name) + 1);
         look(w, name, w->why == MEDIA_OLD && w->judge.left);
         w->page_at += strlen(name) + 1;
     }
@@ -402,7 +435,7 @@ static void walk_look(struct desk_request *r)
         return;
     }
     note_walked(w);
-    if (w->removals.failed)
+    if (w->removals.failed || w->unclaimed.failed)
         desk_request_broke(r, "media", TR_NOMEM, NULL);
     else
         walk_remove(r);

@@ -59,6 +59,41 @@ static enum tr_rc count_list(struct media *m, const char *prefix, const char *af
     return real->mark(m, name, on_late_mark, NULL, ret_op, err);
 }
 
+/* A read that begins when the mark is there. */
+static struct late_read {
+    char name[MEDIA_NAME_MAX + 1];
+    size_t len;
+    media_read_done *done;
+    void *ctx;
+    struct tr_op **op;
+} late_read;
+
+static char sent_again[MEDIA_NAME_MAX + 1]; /* put when a file is looked into; "": nothing */
+
+static void on_sent_again(void *ctx, enum tr_rc rc, const struct tr_err *err)
+{
+    struct tr_err own = {0};
+
+    (void)ctx, (void)err;
+    assert_int_equal(rc, TR_OK);
+    assert_int_equal(
+        real->read(store, late_read.name, 0, late_read.len, late_read.done, late_read.ctx, late_read.op, &own), TR_OK);
+}
+
+static enum tr_rc send_and_read(struct media *m, const char *name, uint64_t from, size_t len, media_read_done *done,
+                                void *ctx, struct tr_op **ret_op, struct tr_err *err)
+{
+    char mark[MEDIA_NAME_MAX + 1];
+
+    if (sent_again[0] == '\0')
+        return real->read(m, name, from, len, done, ctx, ret_op, err);
+    memcpy(mark, sent_again, sizeof mark);
+    sent_again[0] = '\0';
+    late_read = (struct late_read){.len = len, .done = done, .ctx = ctx, .op = ret_op};
+    memcpy(late_read.name, name, strlen(name) + 1);
+    return real->mark(m, mark, on_sent_again, NULL, ret_op, err);
+}
+
 static enum tr_rc count_remove(struct media *m, const char *name, media_done *done, void *ctx, struct tr_op **ret_op,
                                struct tr_err *err)
 {
@@ -100,6 +135,7 @@ static int set_up(void **state)
     counted = *real;
     counted.list = count_list;
     counted.remove = count_remove;
+    counted.read = send_and_read;
     store->ops = &counted;
     desk->env.media = store;
     lists = removes = 0;
@@ -255,6 +291,23 @@ static void a_send_that_was_never_accepted(void **state)
     assert_int_equal(removes, 2);
 }
 
+/* A device that was away for days sends its message again, while another file of its user has begun a walk. */
+static void sent_again_in_that_moment(void **state)
+{
+    const uint8_t ref[MESSAGE_REF] = {7};
+    char name[MEDIA_NAME_MAX + 1];
+    const struct uuid id = old_file(name);
+
+    (void)state;
+    message_mark_name(&fx.user, &id, &fx.chat, ref, name);
+    mark_now(name);
+    age_all();
+    memcpy(sent_again, name, sizeof sent_again);
+    walk();
+    assert_int_equal(sent_again[0], '\0');
+    assert_int_equal(removes, 0);
+}
+
 /* The user's key is another one, or there is none: nothing that this history does not know goes. */
 static void beside_another_history(void **state)
 {
@@ -308,9 +361,13 @@ static void by_the_stores_clock(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(once_an_hour),           TEST(named_in_that_moment),
-                                       TEST(what_a_mark_says),       TEST(a_send_that_was_never_accepted),
-                                       TEST(beside_another_history), TEST(by_the_stores_clock)};
+    const struct CMUnitTest tests[] = {TEST(once_an_hour),
+                                       TEST(named_in_that_moment),
+                                       TEST(what_a_mark_says),
+                                       TEST(a_send_that_was_never_accepted),
+                                       TEST(beside_another_history),
+                                       TEST(by_the_stores_clock),
+                                       TEST(sent_again_in_that_moment)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
