@@ -6,7 +6,7 @@
  * Events of one chat wait in its line while the registry is asked, so that they leave in the order they came.  One
  * look-up serves those that stood in the line when it began: a later one may be of a connection that it did not see.
  *
- *   line's head -> the living gateways are known -> looked up -> published to each gateway -> all confirmed -> acknowledged
+ *   line's head -> the living gateways are known -> looked up -> published to each gateway and settled (notice.c)
  *
  * A record may be older than what is so: a registry that came back as it was a moment ago.  One all of whose gateways are
  * dead (none is among the living, or none has its queue) counts as none.  A gateway that gets an event by a record and does
@@ -29,53 +29,15 @@
 #include <utlist.h>
 
 #define PREFETCH 256
-#define BACKOFF_FIRST_MS 500
-#define NOBODY_PAUSE_MS 200
-
-struct event { /* one message in hand */
-    struct notifier *r;
-    struct uuid chat;
-    struct uuid turn; /* of a reply, with variant and trace: for the log; nil: it is something else */
-    int32_t variant;
-    char trace[ENVELOPE_TRACE_MAX + 1];
-    unsigned gateways;               /* that have it */
-    bool marked;                     /* whoever gets it and has not the chat open sends it back */
-    bool all;                        /* it is for all living gateways */
-    bool recorded;                   /* it went to those of the chat's record */
-    struct queue_delivery *delivery; /* NULL: transient */
-    uint32_t attempts;
-    bool nobody;   /* no gateway has it */
-    uint8_t *body; /* owned: of a transient one; else borrowed from the delivery */
-    size_t len;
-    size_t pending; /* publishes that are not confirmed, and 1 while they are being started */
-    struct tr_err failed;
-    struct event *prev, *next;
-};
 
 struct line { /* the events of one chat */
     struct uuid chat;
-    struct event *events;
-    struct event *last_asked; /* the look-up under way is for those up to this one */
-    struct notifier *r;       /* NULL: the role is gone, free at the callback */
+    struct notice *events;
+    struct notice *last_asked; /* the look-up under way is for those up to this one */
+    struct notifier *r;        /* NULL: the role is gone, free at the callback */
     struct tr_op *op;
     bool waits; /* until the book is read */
     UT_hash_handle hh;
-};
-
-struct notifier {
-    struct role_env env;
-    struct queue_consumer *consumers[NOTIFY_PARTITIONS];
-    struct line *lines;
-    struct event *sending; /* published, not confirmed */
-    size_t in_hand;
-    struct book book;
-    struct lonely *lonely;
-    struct share *share;
-    struct start *starting;
-    struct loop_timer *timer; /* runs while draining: until its end */
-    bool draining;
-    void (*drained)(void *ctx);
-    void *drained_ctx;
 };
 
 struct start {          /* declaring one partition after the other */
@@ -86,13 +48,9 @@ struct start {          /* declaring one partition after the other */
     void *ctx;
 };
 
-static struct metric metric_sent =
-    METRIC(METRIC_COUNTER, "troupe_notify_sent_total", NULL, "Events published to gateways.");
 static struct metric metric_unknown =
     METRIC(METRIC_COUNTER, "troupe_notify_unknown_total", NULL,
            "Looks at chats without a living connection record; their events went to all gateways.");
-static struct metric metric_failed =
-    METRIC(METRIC_COUNTER, "troupe_notify_failed_total", NULL, "Events that could not be published and came again.");
 
 static void line_go_on(struct line *line);
 
@@ -102,163 +60,8 @@ static void check_drained(struct notifier *r)
         timer_again(r->timer, 0);
 }
 
-static void event_free(struct event *e)
+void notifier_ended_one(struct notifier *r)
 {
-    if (e->delivery == NULL)
-        free(e->body);
-    free(e);
-}
-
-static void log_notified(const struct event *e)
-{
-    struct envelope about = {.chat = e->chat, .turn = e->turn, .variant = e->variant};
-
-    if (uuid_is_nil(&e->turn))
-        return;
-    memcpy(about.trace, e->trace, sizeof about.trace);
-    story_log(LOG_INFO, "turn.notified", &about, "gateways=%u", e->gateways);
-}
-
-static void event_end(struct event *e);
-
-struct parcel { /* one durable event to one gateway */
-    struct event *event;
-    struct tr_op *op;
-    char gateway[QUEUE_NAME_MAX + 1];
-};
-
-static void published(struct event *e, const char *gateway, enum tr_rc rc, const struct tr_err *err)
-{
-    if (e->r != NULL && rc == TR_NOT_FOUND && log_on(LOG_DEBUG)) {
-        char chat[UUID_TEXT];
-
-        uuid_format(&e->chat, chat);
-        log_event(LOG_DEBUG, "notify.gateway_gone", "chat=%s gateway=%s", chat, gateway);
-    } else if (rc == TR_OK) {
-        metric_add(&metric_sent, 1);
-    } else if (rc != TR_NOT_FOUND) {
-        e->failed = err != NULL ? *err : (struct tr_err){.rc = rc};
-        e->failed.rc = rc;
-    }
-    e->gateways += rc == TR_OK;
-    if (--e->pending == 0)
-        event_end(e);
-}
-
-static void on_published(void *ctx, enum tr_rc rc, const struct tr_err *err)
-{
-    struct parcel *parcel = ctx;
-
-    published(parcel->event, parcel->gateway, rc, err);
-    free(parcel);
-}
-
-static void publish(struct event *e, const char *gateway, struct slice body)
-{
-    struct notifier *r = e->r;
-    struct queue *q = r->env.queue;
-    const struct queue_message msg = {.queue = gateway, .body = body, .transient = true};
-    struct parcel *parcel;
-    struct tr_err err = {0};
-    enum tr_rc rc;
-
-    e->pending++;
-    if (e->delivery == NULL) { /* nobody waits */
-        rc = q->ops->publish(q, &msg, NULL, NULL, NULL, &err);
-        published(e, gateway, rc, &err);
-        return;
-    }
-    parcel = calloc(1, sizeof *parcel);
-    if (parcel == NULL || strlen(gateway) > QUEUE_NAME_MAX) {
-        rc = tr_fail(&err, parcel == NULL ? TR_NOMEM : TR_INVALID, "publish to a gateway");
-    } else {
-        parcel->event = e;
-        strcpy(parcel->gateway, gateway);
-        rc = q->ops->publish(q, &msg, on_published, parcel, &parcel->op, &err);
-    }
-    if (rc != TR_OK) {
-        free(parcel);
-        published(e, gateway, rc, &err);
-    }
-}
-
-/*
- * To all living gateways, and to those of the record, which may be younger than the book.  It does not wait: the book was
- * read, or could not be read, just before the record was.
- */
-static void event_send_all(struct event *e, const char *const *names, size_t n)
-{
-    const struct book *b = &e->r->book;
-    const struct slice body = {e->body, e->len};
-
-    e->recorded = false;
-    e->pending++;
-    for (size_t i = 0; i < b->n; i++)
-        publish(e, b->names[i], body);
-    for (size_t i = 0; i < n; i++)
-        if (!book_has(b, names[i]))
-            publish(e, names[i], body);
-    if (--e->pending == 0)
-        event_end(e);
-}
-
-static void event_send_recorded(struct event *e, const char *const *names, size_t n)
-{
-    struct slice body = {e->body, e->len};
-    struct buf marked = {0};
-
-    if (e->marked && envelope_with_reach(body, REACH_RECORDED, &marked) == TR_OK)
-        body = (struct slice){marked.data, marked.len}; /* without memory it goes as it is */
-    e->recorded = true;
-    e->pending++;
-    for (size_t i = 0; i < n; i++)
-        publish(e, names[i], body);
-    buf_release(&marked);
-    if (--e->pending == 0)
-        event_end(e);
-}
-
-/* All its publishes have ended: settle it. */
-static void event_end(struct event *e)
-{
-    struct notifier *r = e->r;
-    struct queue *q;
-
-    if (r == NULL) { /* the role is gone, and the delivery is settled */
-        free(e);
-        return;
-    }
-    if (e->recorded && e->gateways == 0 && e->failed.rc == TR_OK) { /* none of them is there any more */
-        event_send_all(e, NULL, 0);
-        return;
-    }
-    q = r->env.queue;
-    e->nobody = e->gateways == 0 && e->failed.rc == TR_OK;
-    DL_DELETE(r->sending, e);
-    if (e->delivery == NULL) {
-        event_free(e);
-    } else if (e->nobody && !uuid_is_nil(&e->turn) &&
-               lonely_waits(&r->lonely, &e->turn, e->variant, loop_now_ms(r->env.loop))) {
-        /* a registry that lost its records, more likely than that there is none: they register again */
-        q->ops->retry(q, e->delivery, false, NOBODY_PAUSE_MS, NULL);
-        free(e);
-    } else if (e->failed.rc == TR_OK) {
-        lonely_forget(&r->lonely, &e->turn, e->variant);
-        log_notified(e);
-        fault_point("notifier.published");
-        q->ops->ack(q, e->delivery);
-        free(e);
-    } else {
-        char chat[UUID_TEXT];
-
-        metric_add(&metric_failed, 1);
-        uuid_format(&e->chat, chat);
-        log_event(LOG_WARN, "notify.failed", "chat=%s attempt=%u cause=%Q", chat, e->attempts + 1,
-                  tr_err_text(&e->failed));
-        q->ops->retry(q, e->delivery, true, (uint64_t)BACKOFF_FIRST_MS << (e->attempts < 8 ? e->attempts : 8),
-                      tr_err_text(&e->failed));
-        free(e);
-    }
     r->in_hand--;
     check_drained(r);
 }
@@ -266,21 +69,16 @@ static void event_end(struct event *e)
 /* Publish the events up to the last one asked for: to these gateways, or (recorded: false) to all. */
 static void line_send(struct line *line, const char *const *names, size_t n, bool recorded)
 {
-    struct notifier *r = line->r;
-    const struct event *last = line->last_asked;
+    const struct notice *last = line->last_asked;
     bool done = false;
 
     line->last_asked = NULL;
     while (!done && line->events != NULL) {
-        struct event *e = line->events;
+        struct notice *e = line->events;
 
         done = e == last;
         DL_DELETE(line->events, e);
-        DL_APPEND(r->sending, e);
-        if (recorded && !e->all)
-            event_send_recorded(e, names, n);
-        else
-            event_send_all(e, names, n);
+        notice_send(e, names, n, recorded);
     }
 }
 
@@ -375,7 +173,7 @@ static void on_message(void *ctx, const struct queue_incoming *msg)
     struct notifier *r = ctx;
     struct queue *q = r->env.queue;
     struct envelope env;
-    struct event *e;
+    struct notice *e;
     struct line *line;
     struct tr_err err = {0};
 
@@ -388,37 +186,15 @@ static void on_message(void *ctx, const struct queue_incoming *msg)
         return;
     }
     HASH_FIND(hh, r->lines, &env.chat, sizeof env.chat, line);
-    e = calloc(1, sizeof *e);
-    if (e != NULL && msg->delivery == NULL && (e->body = malloc(msg->body.len)) == NULL) {
-        free(e);
-        e = NULL;
-    }
+    e = notice_new(r, msg, &env);
     if (e == NULL || (line == NULL && (line = calloc(1, sizeof *line)) == NULL)) {
-        if (e != NULL && msg->delivery == NULL)
-            free(e->body);
-        free(e);
+        notice_free(e);
         if (msg->delivery != NULL)
             q->ops->retry(q, msg->delivery, false, BACKOFF_FIRST_MS, NULL);
         return;
     }
-    *e = (struct event){.r = r,
-                        .chat = env.chat,
-                        .delivery = msg->delivery,
-                        .attempts = msg->attempts,
-                        .marked = env.kind != ENVELOPE_DELTA && env.kind != ENVELOPE_STATUS && env.reach == 0,
-                        .all = env.reach == REACH_ALL,
-                        .body = e->body,
-                        .len = msg->body.len};
-    if (msg->delivery == NULL)
-        memcpy(e->body, msg->body.data, msg->body.len);
-    else
-        memcpy(&e->body, &msg->body.data, sizeof e->body); /* borrowed until settled; only ever read */
-    if (env.kind == ENVELOPE_REPLY) {
-        e->turn = env.turn;
-        e->variant = env.variant;
-        memcpy(e->trace, env.trace, sizeof e->trace);
+    if (env.kind == ENVELOPE_REPLY)
         story_taken(STORY_NOTIFY, &env);
-    }
     r->in_hand++;
     DL_APPEND(line->events, e);
     if (line->r == NULL) { /* new */
@@ -547,7 +323,7 @@ static void hand_back(struct notifier *r)
 {
     struct queue *q = r->env.queue;
     struct line *line, *next_line;
-    struct event *e, *next;
+    struct notice *e, *next;
 
     HASH_ITER (hh, r->lines, line, next_line) {
         struct tr_op *op = line->op;
@@ -556,7 +332,7 @@ static void hand_back(struct notifier *r)
         DL_FOREACH_SAFE (line->events, e, next) {
             if (e->delivery != NULL)
                 q->ops->retry(q, e->delivery, false, 0, NULL);
-            event_free(e);
+            notice_free(e);
         }
         line->r = NULL;
         line->events = NULL;
