@@ -41,14 +41,14 @@ static void follow_changed(struct desk *d, struct desk_follow *f, void *arg)
     }
 }
 
-/* Did its reply not come by, though it was under way here, or is after what some follower was told? */
+/* Did its reply not come by, though it was under way here, or is after what some follower was told, be it with `opened`? */
 static bool is_missing(struct chat *c, const struct turn_row *row)
 {
     const int32_t variant = row->part - PART_FIRST_VARIANT;
     bool missing = desk_running_find(c, &row->turn, variant) != NULL;
 
     for (const struct desk_follow *f = c->follows; f != NULL && !missing; f = f->c_next)
-        missing = f->told != 0 && !desk_was_told(f, row->change); /* 0: it is being opened */
+        missing = f->told != 0 && row->change > f->covered && !desk_was_told(f, row->change); /* 0: being opened */
     return missing && !desk_is_settled(c, &row->turn, variant);
 }
 
