@@ -10,6 +10,7 @@
  *   mend.c       when that is done: gaps, records that were lost, what could not be read
  *   page.c       rows -> turns with their texts
  *   open.c accept.c change.c read.c forget.c   the requests; greeting.c a new chat's first turn; check.c limits
+ *   decide.c     what a change comes to, by the turn as it stands
  *   claim.c media.c mark.c   media of messages: marked, and let go of when no message names them any more
  *   admission.c  room for turns, rate limits, who else is a gateway
  *
