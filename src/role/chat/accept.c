@@ -46,6 +46,7 @@ struct accept {
     uint32_t moves;
     bool in_line;
     bool known; /* the id had a turn already */
+    bool gone;  /* and that one is deleted */
 };
 
 static void accept_write(struct desk_request *r);
@@ -117,6 +118,17 @@ static void follow_others(struct desk *d, struct desk_follow *f, void *arg)
         desk_follow_turn(d, f, &turn, &a->write.row.predecessor, a->change, false);
 }
 
+/* The turn that the id had is deleted, and its sender knows of the turn only now: that settles it. */
+static void tell_deleted(struct accept *a)
+{
+    struct desk_follow *own = a->base.viewer != NULL ? desk_follow_find(a->base.viewer, a->base.chat) : NULL;
+    const struct envelope env = {.kind = ENVELOPE_DELETED, .chat = a->chat_id, .turn = a->write.row.turn};
+    struct arrival arrival = {.env = &env};
+
+    if (own != NULL)
+        desk_follow_take(a->base.d, own, &arrival);
+}
+
 static void accept_done(struct accept *a)
 {
     struct desk *d = a->base.d;
@@ -133,6 +145,8 @@ static void accept_done(struct accept *a)
         desk_follow_turn(d, own, &turn, &a->write.row.predecessor, a->change, true);
     if (a->base.viewer != NULL)
         a->done(a->ctx, NULL, &turn.turn); /* may release the viewer */
+    if (a->gone)
+        tell_deleted(a);
     if (!a->known)
         desk_follow_each(d, c, follow_others, a);
     if (!a->known && !d->alone) {
@@ -250,6 +264,7 @@ static void on_known(void *ctx, enum tr_rc rc, const struct turn_row *rows, size
         return;
     }
     turn_fold(rows, n, &v);
+    a->gone = v.deleted;
     if (v.user != NULL) {
         a->write.row.predecessor = v.user->predecessor;
         a->write.row.index = v.user->index;

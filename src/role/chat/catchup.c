@@ -5,6 +5,7 @@
  *   CHANGES  first, where anything may have been missed (the follower is behind, mend.c): the turns that have changed since its `told`.
  *            Of those up to `answered` it gets `changed`, `deleted`, and a regeneration's `reply`; the others are TURNS
  *
+ * A deletion is told of a turn that it does not know, too: its sender knows it by `accepted`.
  * Meanwhile what comes for it is held back.  Only a reading that succeeded says what is not there: else it stays behind.
  */
 #include "role/chat/desk_impl.h"
@@ -19,7 +20,6 @@ struct catchup {
     bool read;     /* to the end */
     bool cut;      /* before a turn that is being accepted */
 
-    bool early;                               /* why it is read: the follower's */
     bool mends;                               /* it begins with CHANGES */
     bool lacks;                               /* there is something for TURNS behind them */
     uint64_t since, up_to;                    /* they are read from / all are told up to */
@@ -56,8 +56,9 @@ static void catchup_release(struct desk_request *r)
     f->busy = NULL;
     if (r->d->dead)
         return;
-    if (r->unread || c->cut)
-        f->early = f->early || c->early; /* its change may be told of already, so that CHANGES would pass it over */
+    if (r->unread ||
+        c->cut) /* the turns are still to be read: a change may be told of already, so that CHANGES would pass it over */
+        f->early = f->early || c->lacks || !c->mends;
     if (r->unread)
         desk_unread(r->d, f);
     else if (c->cut)
@@ -125,7 +126,7 @@ static bool send_stored(struct desk *d, struct desk_follow *f, const struct turn
 
 /* Which of a turn's changes the follower was not told of. */
 struct fresh {
-    bool changed, replies;
+    bool changed;
     uint64_t deleted; /* the change; 0: it is not */
 };
 
@@ -136,7 +137,7 @@ static struct fresh fresh_of(const struct catchup *r, const struct turn_row *row
     for (size_t i = 0; i < n; i++) {
         const struct turn_row *row = &rows[i];
 
-        if (row->change <= r->since || desk_was_told(r->base.follow, row->change))
+        if (desk_was_told(r->base.follow, row->change))
             continue;
         if (row->part == PART_STATE && row->event == TURN_EVENT_DELETE)
             fresh.deleted = row->change;
@@ -144,13 +145,38 @@ static struct fresh fresh_of(const struct catchup *r, const struct turn_row *row
             fresh.changed = fresh.changed || row->event == TURN_EVENT_CHOOSE || row->event == TURN_EVENT_REGENERATE;
         else if (row->part == PART_USER)
             fresh.changed = fresh.changed || row->rev > 0;
-        else if (row->part > PART_FIRST_VARIANT)
-            fresh.replies = true;
+        else
+            fresh.changed = fresh.changed || row->part > PART_FIRST_VARIANT;
     }
     return fresh;
 }
 
-static void send_changed(struct catchup *r, const struct turn_row *rows, size_t n, const struct seal_key *key)
+/* All of a turn was handed out as it stands, but for a first reply that is still to come in its order. */
+static void rows_told(struct catchup *r, const struct turn_row *rows, size_t n)
+{
+    for (size_t i = 0; i < n && r->base.follow != NULL; i++)
+        if (rows[i].part != PART_FIRST_VARIANT || uuid_cmp(&rows[i].turn, &r->base.follow->answered) <= 0)
+            desk_told(r->base.d, r->base.follow, rows[i].change);
+}
+
+/* The replies of its regenerations, each once. */
+static void send_replies(struct catchup *r, const struct turn_view *v, const struct seal_key *key)
+{
+    struct tr_err err = {0};
+
+    for (int i = 1; i < v->variants && r->base.follow != NULL; i++) {
+        struct desk_follow *f = r->base.follow;
+        const struct turn_row *row = v->variant[i];
+
+        if (row->change == 0 || desk_was_replied(f, &v->turn, row->change))
+            continue;
+        desk_replied(f, row->change);
+        if (!send_stored(r->base.d, f, row, key, &err))
+            desk_damaged(r->base.d, &v->chat, &v->turn, &err);
+    }
+}
+
+static bool send_changed(struct catchup *r, const struct turn_row *rows, size_t n, const struct seal_key *key)
 {
     struct desk *d = r->base.d;
     struct desk_page page = {0};
@@ -158,33 +184,43 @@ static void send_changed(struct catchup *r, const struct turn_row *rows, size_t 
 
     if (desk_page_build(key, rows, n, &page, &err) != TR_OK) {
         desk_damaged(d, &rows[0].chat, &rows[0].turn, &err);
-        return;
+        return false;
     }
     desk_page_running(&page, r->base.chat);
     if (page.n == 1)
         d->events.changed(r->base.follow->viewer, &page.turns[0]);
     desk_page_release(&page);
+    return true;
 }
 
-/* A turn that the follower knows.  An event's callback may close the follower. */
+/*
+ * What the follower was not told of a turn, at once; of one that it did not know, all behind the first reply.  What the others lack,
+ * too, goes their way.  An event's callback may close the follower.
+ */
 static void send_changes(struct catchup *r, const struct turn_view *v, const struct turn_row *rows, size_t n,
-                         const struct seal_key *key)
+                         const struct seal_key *key, bool known)
 {
     const struct fresh fresh = fresh_of(r, rows, n);
+    struct desk_follow *f = r->base.follow;
     struct desk *d = r->base.d;
     struct chat *c = r->base.chat;
 
     if (v->deleted) {
-        if (fresh.deleted != 0)
-            desk_follow_deleted(d, c, &v->turn, fresh.deleted, NULL);
+        if (fresh.deleted == 0)
+            return;
+        d->events.deleted(f->viewer, &c->id, &v->turn);
+        rows_told(r, rows, n);
+        desk_follow_deleted(d, c, &v->turn, fresh.deleted, r->base.follow != NULL ? f->viewer : NULL);
         return;
     }
     if (turn_running(v) && v->variants > 0)
         (void)desk_running_get(c, &v->turn, v->variants); /* so that its text passes */
-    if (desk_replies_found(d, c, v, key))
-        return; /* `changed` follows */
-    if (fresh.changed || fresh.replies)
-        send_changed(r, rows, n, key);
+    (void)desk_replies_found(d, c, v, key);
+    if (!fresh.changed && known)
+        return;
+    send_replies(r, v, key);
+    if (r->base.follow != NULL && send_changed(r, rows, n, key))
+        rows_told(r, rows, n);
 }
 
 /* ---- TURNS */
@@ -207,6 +243,8 @@ static bool introduce(struct catchup *r, const struct turn_view *v, const struct
     struct tr_err err = {0};
 
     f->seen = v->turn;
+    if (v->deleted) /* it may have sent it, and know it by `accepted` */
+        r->base.d->events.deleted(f->viewer, &v->chat, &v->turn);
     if (v->deleted || v->user == NULL || is_own(r, &v->turn) || send_turn(r->base.d, f, v, key, &err))
         return true;
     send_failed(r->base.d, f, v, &err);
@@ -236,8 +274,14 @@ static void settle(struct catchup *r, const struct turn_view *v, const struct se
     desk_told(d, f, v->variant[0]->change);
     if (!send_stored(d, f, v->variant[0], key, &err))
         send_failed(d, f, v, &err);
-    if (v->variants > 1 && !desk_replies_found(d, c, v, key))
-        desk_refresh(d, c, &v->turn, NULL, 0); /* what came after the first reply, as `changed` */
+}
+
+/* Is there more to be told of it than the turn and its first reply? */
+static bool may_have_changed(const struct catchup *r, const struct turn_view *v, bool known)
+{
+    if (v->deleted)
+        return known; /* else that was told */
+    return v->variants > 1 || (known && r->mends);
 }
 
 /* One turn, in order.  An event's callback may close the follower: then r->base.follow is NULL. */
@@ -252,10 +296,10 @@ static void catchup_turn(struct catchup *r, const struct turn_view *v, const str
         return;
     if (r->base.follow != NULL)
         settle(r, v, key);
-    if (r->base.follow != NULL && known && r->mends)
-        send_changes(r, v, rows, n, key);
-    for (size_t i = 0; i < n && r->base.follow != NULL && !known; i++)
-        desk_told(r->base.d, r->base.follow, rows[i].change); /* it is told as it stands */
+    if (r->base.follow != NULL && may_have_changed(r, v, known))
+        send_changes(r, v, rows, n, key, known); /* of a new one: what came after its first reply */
+    if (!known)
+        rows_told(r, rows, n); /* it is told as it stands */
 }
 
 /* `accepted` comes first.  What follows is told later: each of its changes is later than the turn's own. */
@@ -410,7 +454,7 @@ static bool changes_rows(struct catchup *r, const struct turn_row *rows, size_t 
             r->lacks = true;
             return false;
         }
-        send_changes(r, &v, rows + i, len, key);
+        send_changes(r, &v, rows + i, len, key, true);
         r->changed = v.turn;
     }
     return more && r->base.follow != NULL;
@@ -470,8 +514,13 @@ static void changes_step(struct desk_request *base)
 void desk_catchup(struct desk *d, struct desk_follow *f, const struct uuid *own)
 {
     static const struct desk_request_ops ops = {.fail = no_answer, .release = catchup_release};
-    struct catchup *r = desk_request_new(d, NULL, sizeof *r, &ops);
+    struct catchup *r;
 
+    if (desk_awaits_page(d, f)) {
+        desk_behind(d, f);
+        return;
+    }
+    r = desk_request_new(d, NULL, sizeof *r, &ops);
     if (r == NULL) {
         desk_unread(d, f);
         return;
@@ -481,7 +530,7 @@ void desk_catchup(struct desk *d, struct desk_follow *f, const struct uuid *own)
     r->after = f->answered;
     r->answered = true;
     r->mends = f->behind;
-    r->early = r->lacks = f->early;
+    r->lacks = f->early;
     r->since = f->told;
     r->up_to = f->chat->change > f->told ? f->chat->change : f->told; /* heard of, so it is there to be read */
     r->base.chat = f->chat;

@@ -273,6 +273,7 @@ void desk_follow_free(struct desk *d, struct desk_follow *f)
         desk_held_release(f->held);
         free(f->held);
     }
+    free(f->replied);
     free(f);
     if (c->follows == NULL && !d->dead)
         conn_remove(d, &c->id);

@@ -20,6 +20,8 @@
  * An event of a turn beyond `seen`, or a reply whose predecessor is beyond `answered`, shows that something was missed:
  * then the history is read (catchup.c), and what comes meanwhile is held back.  The third is of changes, which may come in any order:
  *   told, heard  every change up to `told`, and those of the bits of `heard`, were told: a hole shows that one was missed
+ * A change is marked when its event is handed out, not before: what fails on the way to it is read again.  That of a regeneration's
+ * reply is told by `changed`; until then `replied` keeps that the reply itself was handed out.
  */
 #ifndef ROLE_CHAT_DESK_IMPL_H
 #define ROLE_CHAT_DESK_IMPL_H
@@ -33,6 +35,7 @@
 #define RETRY_FOR_MS 8000      /* a write that is not answered is tried again for so long */
 #define TEXT_WAIT_MS 300       /* for the text so far of a running variant */
 #define ACCEPTS_WAITING_MAX 32 /* of one chat */
+#define PAGE_WAIT_MS 10000     /* for the client's next `open`, where there is more to be listed */
 #define DELIVERED_MAX 64
 #define CALL_AGAIN_MS 10000
 #define BROKE_MS 10000 /* not ready for so long after a store failed for good */
@@ -111,13 +114,18 @@ struct desk_follow {
     struct desk_follow *v_next; /* of the viewer */
     struct desk_follow *c_next; /* of the chat */
     struct uuid seen, answered;
-    uint64_t covered;          /* changes up to here were in `opened` */
-    uint64_t told, heard;      /* bit n: the change told + 1 + n */
+    uint64_t began;       /* the chat's change at the first `opened`: older replies were in it, or come by `changed` */
+    struct uuid listed;   /* turns behind it were in the last `opened`, */
+    uint64_t covered;     /* with their changes up to here */
+    uint64_t told, heard; /* bit n: the change told + 1 + n */
+    uint64_t *replied;    /* owned: changes of regenerations whose reply was handed out, and whose `changed` was not */
+    size_t replied_n, replied_max;
+    uint64_t page_ms;          /* when `opened` said that there is more, plus 1; 0: there is not */
     struct held_list *held;    /* while busy; while behind, too: turns that it sent itself */
     struct desk_request *busy; /* an open or a catch-up: what comes is held back.  NULL: events pass */
     bool behind;               /* something may have been missed: it is read again (mend.c) */
     bool far;                  /* a change was told that is beyond all bits */
-    bool early;                /* a reply is stored, and one before it is not settled: read again when that is */
+    bool early;                /* turns are to be read: a reply waits for one before it, or not all were */
 };
 
 struct desk_request_ops {
@@ -296,9 +304,12 @@ void desk_send_reply(struct desk *d, struct desk_follow *f, const struct desk_re
 void desk_told(struct desk *d, struct desk_follow *f, uint64_t change);
 bool desk_was_told(const struct desk_follow *f, uint64_t change);
 void desk_told_up_to(struct desk_follow *f, uint64_t change);
+/* The reply of a regeneration was handed out, and its `changed` is still to come / was it, or was it in `opened`?  change: 0 unknown. */
+void desk_replied(struct desk_follow *f, uint64_t change);
+bool desk_was_replied(const struct desk_follow *f, const struct uuid *turn, uint64_t change);
 
 /* ---- catchup.c */
-/* Read what the follower lacks.  own: a turn it sent itself, or nil. */
+/* Read what the follower lacks, at once or, where the client is about to ask for it, then.  own: a turn it sent itself, or nil. */
 void desk_catchup(struct desk *d, struct desk_follow *f, const struct uuid *own);
 /* ---- refresh.c */
 /* Regenerations that are stored, whose reply did not come by here: it is as if it came now, `changed` too.  false: there is none. */
@@ -311,6 +322,8 @@ void desk_refresh(struct desk *d, struct chat *c, const struct uuid *turn, struc
 void desk_gap(struct desk *d);
 /* The same of this follower: it is read at once, or as soon as it is idle. */
 void desk_mend(struct desk *d, struct desk_follow *f);
+/* `opened` said that there is more, and the client asks for it now: what is behind it is not told before, it would come twice. */
+bool desk_awaits_page(const struct desk *d, const struct desk_follow *f);
 /* The chat has no key: it is deleted, as far as anybody can say but the history.  Its followers are read: that tells. */
 void desk_keyless(struct desk *d, struct chat *c);
 /* It was to be read, and could not be: later. */

@@ -3,7 +3,8 @@
  * Comes from: arrive.c, and the requests of this gateway.  Goes to: its viewer.
  *
  * Every change of a chat has the next number (port/history.h), and an event names the change that it tells of.  So a change that was
- * not told shows: as a hole between those that were (`told`, `heard`), even if no gap was.
+ * not told shows: as a hole between those that were (`told`, `heard`), even if no gap was.  A change is marked as told when its event is
+ * handed out; a regeneration's is told by `changed`, which follows its reply.
  */
 #include "role/chat/desk_impl.h"
 
@@ -45,6 +46,38 @@ void desk_told(struct desk *d, struct desk_follow *f, uint64_t change)
     desk_told_up_to(f, f->told);
     if (f->heard != 0 || f->far)
         desk_hole(d, f->chat);
+}
+
+void desk_replied(struct desk_follow *f, uint64_t change)
+{
+    size_t n = 0;
+
+    if (change <= f->told) /* 0: nobody knows */
+        return;
+    for (size_t i = 0; i < f->replied_n; i++) /* those that were told meanwhile need no mark any more */
+        if (!desk_was_told(f, f->replied[i]))
+            f->replied[n++] = f->replied[i];
+    f->replied_n = n;
+    if (n == f->replied_max) {
+        const size_t max = n * 2 + 4;
+        uint64_t *more = realloc(f->replied, max * sizeof *more);
+
+        if (more == NULL)
+            return; /* then it may come twice */
+        f->replied = more;
+        f->replied_max = max;
+    }
+    f->replied[f->replied_n++] = change;
+}
+
+bool desk_was_replied(const struct desk_follow *f, const struct uuid *turn, uint64_t change)
+{
+    bool found = change != 0 && (change <= f->began || desk_was_told(f, change) ||
+                                 (change <= f->covered && uuid_cmp(turn, &f->listed) > 0));
+
+    for (size_t i = 0; i < f->replied_n && !found; i++)
+        found = f->replied[i] == change;
+    return found;
 }
 
 /* ---- events */
@@ -130,10 +163,12 @@ static void follow_reply(struct desk *d, struct desk_follow *f, const struct arr
                                      .completion_tokens = e->completion_tokens,
                                      .ttft_ms = e->ttft_ms};
 
-    if (first ? uuid_cmp(&e->turn, &f->answered) <= 0 : e->change != 0 && e->change <= f->covered) {
+    if (first && uuid_cmp(&e->turn, &f->answered) <= 0) {
         desk_told(d, f, e->change); /* seen */
         return;
     }
+    if (!first && desk_was_replied(f, &e->turn, e->change))
+        return;
     if (uuid_cmp(&e->turn, &f->seen) > 0) {
         (void)follow_lost(d, f, a); /* once read and still unknown: it is gone */
         return;
@@ -143,9 +178,12 @@ static void follow_reply(struct desk *d, struct desk_follow *f, const struct arr
             f->early = true; /* and are not stored yet: it is in the history when they are */
         return;
     }
-    if (first)
+    if (first) {
         f->answered = e->turn;
-    desk_told(d, f, e->change);
+        desk_told(d, f, e->change);
+    } else {
+        desk_replied(f, e->change); /* told when `changed` comes */
+    }
     desk_follow_settled(d, f);
     desk_send_reply(d, f, &reply, e->code);
 }
@@ -189,10 +227,12 @@ void desk_follow_take(struct desk *d, struct desk_follow *f, void *arg)
     case ENVELOPE_CHANGED: /* held back by a refresh */
         if (unknown)
             (void)follow_lost(d, f, a);
-        else
+        else if (e->change == 0 || !desk_was_told(f, e->change)) /* the history was read meanwhile */
             desk_refresh(d, f->chat, &e->turn, NULL, e->change);
         break;
     case ENVELOPE_DELETED:
+        if (e->change != 0 && desk_was_told(f, e->change))
+            break;
         desk_told(d, f, e->change);
         desk_follow_settled(d, f);
         if (!unknown)
@@ -206,7 +246,7 @@ void desk_follow_take(struct desk *d, struct desk_follow *f, void *arg)
 void desk_follow_turn(struct desk *d, struct desk_follow *f, const struct desk_turn *turn,
                       const struct uuid *predecessor, uint64_t change, bool own)
 {
-    if (f->busy != NULL) {
+    if (f->busy != NULL || (own && desk_awaits_page(d, f))) {
         const struct envelope env = {.kind = ENVELOPE_TURN,
                                      .chat = turn->chat,
                                      .turn = turn->turn,

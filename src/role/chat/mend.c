@@ -9,8 +9,9 @@
  *   a key that is gone       desk_keyless(): its chat was deleted, and nobody came to tell
  *   what could not be read   desk_unread()
  *
- * A follower that is `behind` is read (catchup.c) as soon as nothing else is under way for it.  While the history does not
- * answer, that is tried again every UNREAD_PAUSE_MS, a few at a time: only the fact is kept, no event.
+ * A follower that is `behind` is read (catchup.c) as soon as nothing else is under way for it, and its client is not about to ask for
+ * the rest of what it opened (desk_awaits_page).  While the history does not answer, that is tried again every UNREAD_PAUSE_MS, a few
+ * at a time: only the fact is kept, no event.
  */
 #include "role/chat/desk_impl.h"
 
@@ -41,6 +42,11 @@ static bool may_read(const struct desk *d)
     return loop_now_ms(d->env.loop) >= d->behind_at_ms;
 }
 
+bool desk_awaits_page(const struct desk *d, const struct desk_follow *f)
+{
+    return f->page_ms != 0 && loop_now_ms(d->env.loop) - (f->page_ms - 1) < PAGE_WAIT_MS;
+}
+
 void desk_mend(struct desk *d, struct desk_follow *f)
 {
     desk_behind(d, f);
@@ -68,7 +74,7 @@ void desk_keyless(struct desk *d, struct chat *c)
 static void follow_if_behind(struct desk *d, struct desk_follow *f, void *arg)
 {
     (void)arg;
-    if (f->behind && f->busy == NULL && d->catchups_n < CATCHUPS_MAX && may_read(d))
+    if (f->behind && f->busy == NULL && d->catchups_n < CATCHUPS_MAX && may_read(d) && !desk_awaits_page(d, f))
         desk_catchup(d, f, &uuid_nil);
 }
 

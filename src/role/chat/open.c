@@ -142,6 +142,14 @@ static void open_finish(struct opening *o)
     if (uuid_cmp(&o->page.answered, &o->page.before) > 0) /* read here, not said by the client */
         raise_mark(&c->answered, &o->page.answered);
     f->covered = o->page.change > o->change ? o->page.change : o->change;
+    f->listed = empty ? o->after : o->page.before;
+    f->page_ms = o->more ? loop_now_ms(d->env.loop) + 1 : 0;
+    if (o->more) { /* what is behind the page is listed with the next one; else it is read */
+        f->early = true;
+        desk_behind(d, f);
+    }
+    if (o->is_new)
+        f->began = o->change;
     if (o->is_new)
         f->told = o->many ? o->since : o->change; /* as read first: older turns may have changed since */
     if (o->many) {

@@ -35,7 +35,7 @@ static void follow_changed(struct desk *d, struct desk_follow *f, void *arg)
             f->held = calloc(1, sizeof *f->held);
         if (f->held == NULL || !desk_hold(f->held, &env, NULL, 0))
             desk_gap(d);
-    } else if (uuid_cmp(&r->turn, &f->seen) <= 0) {
+    } else if (uuid_cmp(&r->turn, &f->seen) <= 0 && (r->change == 0 || !desk_was_told(f, r->change))) {
         desk_told(d, f, r->change);
         d->events.changed(f->viewer, r->shown);
     }
@@ -48,7 +48,7 @@ static bool is_missing(struct chat *c, const struct turn_row *row)
     bool missing = desk_running_find(c, &row->turn, variant) != NULL;
 
     for (const struct desk_follow *f = c->follows; f != NULL && !missing; f = f->c_next)
-        missing = f->told != 0 && row->change > f->covered && !desk_was_told(f, row->change); /* 0: being opened */
+        missing = f->told != 0 && !desk_was_replied(f, &row->turn, row->change); /* 0: being opened */
     return missing && !desk_is_settled(c, &row->turn, variant);
 }
 
@@ -86,6 +86,17 @@ bool desk_replies_found(struct desk *d, struct chat *c, const struct turn_view *
     return found;
 }
 
+/* The change that it was. */
+static uint64_t deletion(const struct turn_row *rows, size_t n)
+{
+    uint64_t change = 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].part == PART_STATE && rows[i].event == TURN_EVENT_DELETE)
+            change = rows[i].change;
+    return change;
+}
+
 static void refresh_rows(struct refresh *r, const struct turn_row *rows, size_t n, const struct seal_key *key)
 {
     struct desk *d = r->base.d;
@@ -97,7 +108,7 @@ static void refresh_rows(struct refresh *r, const struct turn_row *rows, size_t 
 
     turn_fold(rows, n, &v);
     if (v.deleted) {
-        desk_follow_deleted(d, c, &r->turn, 0, r->base.viewer);
+        desk_follow_deleted(d, c, &r->turn, deletion(rows, n), r->base.viewer);
         return;
     }
     if (desk_replies_found(d, c, &v, key))
@@ -157,22 +168,17 @@ static void refresh_step(struct desk_request *base)
         desk_request_broke(base, "refresh", rc, &err);
 }
 
-/* A regeneration's change was told by its reply, and its `changed` was not. */
+/* The change is not told, and so it is found. */
 static void follow_unread(struct desk *d, struct desk_follow *f, void *arg)
 {
-    const struct refresh *r = arg;
-
-    if (r->change != 0 && f->told >= r->change) {
-        f->told = r->change - 1;
-        f->heard = 0;
-    }
+    (void)arg;
     desk_unread(d, f);
 }
 
 static void refresh_release(struct desk_request *r)
 {
     if (r->unread && !r->d->dead)
-        desk_follow_each(r->d, r->chat, follow_unread, r);
+        desk_follow_each(r->d, r->chat, follow_unread, NULL);
 }
 
 void desk_refresh(struct desk *d, struct chat *c, const struct uuid *turn, struct desk_viewer *except, uint64_t change)

@@ -134,7 +134,7 @@ static void everything_in_a_gap(void **state)
     store_reply(&work.turn, 0, "done", FINISH_STOP);
     change += 2;
     desk_gap(desk);
-    told(&w, "changed2:another one/1/0 turn6:from my phone reply6.0:done reply3.1:second deleted4 changed3:two/2/1 ");
+    told(&w, "changed2:another one/1/0 reply3.1:second changed3:two/2/1 deleted4 turn6:from my phone reply6.0:done ");
     idle(&w);
     assert_int_equal(follow_of(&w)->told, change);
     desk_gap(desk); /* nothing was missed */
@@ -209,7 +209,8 @@ static void a_change_that_nobody_told_of(void **state)
 
 /* Our own changes and those of others, all told of: no hole shows, and nothing is read again. */
 static size_t changes_read;
-static bool away; /* the history can't be read */
+static bool away;      /* the history can't be read */
+static bool turn_away; /* nor can one turn */
 static const struct history_ops *inner;
 
 static enum tr_rc spy_turns(struct history *h, const struct uuid *chat, const struct history_range *range,
@@ -228,7 +229,8 @@ static enum tr_rc spy_changed(struct history *h, const struct uuid *chat, uint64
 static enum tr_rc spy_turn_get(struct history *h, const struct uuid *chat, const struct uuid *turn,
                                history_rows_done *done, void *ctx, struct tr_op **ret_op, struct tr_err *err)
 {
-    return away ? tr_fail(err, TR_INVALID, "away") : inner->turn_get(h, chat, turn, done, ctx, ret_op, err);
+    return away || turn_away ? tr_fail(err, TR_INVALID, "away")
+                             : inner->turn_get(h, chat, turn, done, ctx, ret_op, err);
 }
 
 static enum tr_rc spy_key_get(struct history *h, enum seal_owner owner, const char *id, history_key_done *done,
@@ -249,7 +251,7 @@ static int setup_spied(void **state)
     ops.turn_get = spy_turn_get;
     ops.key_get = spy_key_get;
     fx.env.history->ops = &ops;
-    away = false;
+    away = turn_away = false;
     changes_read = 0;
     change = 1;
     return 0;
@@ -354,6 +356,215 @@ static void a_key_that_is_away(void **state)
     told(&w, "reply2.0:r ");
 }
 
+/*
+ * A regeneration's reply was handed out, and what was to be read for its `changed` is not: that is told later.  An edit that nobody told
+ * of stands before it, so that it is one of the changes behind a hole.
+ */
+static void a_refresh_that_fails(void **state)
+{
+    static struct view w;
+    struct uuid one, two;
+    struct envelope asked = {.kind = ENVELOPE_CHANGED, .origin = "gateway.other"};
+
+    (void)state;
+    view_init(&w);
+    open_chat(&w, NULL);
+    one = a_turn(&w, "one", &turn_names[0]);
+    two = a_turn(&w, "two", &one);
+    idle(&w);
+    w.log[0] = '\0';
+    edit_elsewhere(&two, "untold", 1);
+    event_elsewhere(&one, TURN_EVENT_REGENERATE, 1, 0);
+    asked.chat = fx.chat;
+    asked.turn = one;
+    asked.change = change;
+    tell(&asked, NULL);
+    expect_log(&w, "changed2:one/2/0 "); /* the second one is running */
+    turn_away = true;
+    store_reply(&one, 1, "second", FINISH_STOP);
+    change++;
+    reply_told(&one, &turn_names[0], 1, "second");
+    expect_log(&w, "reply2.1:second ");
+    support_for(fx.loop, 100);
+    turn_away = false;
+    told(&w, "changed2:one/2/1 changed3:untold/1/0 ");
+    idle(&w);
+    assert_int_equal(follow_of(&w)->told, change);
+    assert_int_equal(follow_of(&w)->replied_n, 1); /* till the next one */
+    reply_told(&one, &turn_names[0], 1, "second");
+    expect_log(&w, "");
+}
+
+/* A turn, its reply and a regeneration's came while the history was away: it is told of each. */
+static void a_regeneration_of_a_turn_that_is_unknown(void **state)
+{
+    static struct view w;
+    struct uuid one;
+    struct envelope work;
+
+    (void)state;
+    view_init(&w);
+    open_chat(&w, NULL);
+    one = a_turn(&w, "one", &turn_names[0]);
+    idle(&w);
+    w.log[0] = '\0';
+    fx.head = one;
+    fx.index = 1;
+    accept(&fx, "from my phone", &work);
+    store_reply(&work.turn, 0, "first", FINISH_STOP);
+    change += 2;
+    away = true;
+    reply_told(&work.turn, &one, 0, "first");
+    event_elsewhere(&work.turn, TURN_EVENT_REGENERATE, 1, 0);
+    store_reply(&work.turn, 1, "second", FINISH_STOP);
+    change++;
+    reply_told(&work.turn, &one, 1, "second");
+    support_for(fx.loop, 100);
+    expect_log(&w, "");
+    away = false;
+    told(&w, "turn3:from my phone reply3.0:first reply3.1:second changed3:from my phone/2/1 ");
+    idle(&w);
+    expect_log(&w, "");
+    assert_int_equal(follow_of(&w)->told, change);
+}
+
+/* An early error is known of, and the reading that would tell of it fails. */
+static void an_early_error_that_is_not_read(void **state)
+{
+    static struct view w;
+    struct answer a, b;
+
+    (void)state;
+    view_init(&w);
+    open_chat(&w, NULL);
+    a = send_text(&w, "one", "x");
+    b = send_text(&w, "two", "y");
+    change += 2;
+    tell_error(&b.id, &a.id);
+    change++;
+    support_for(fx.loop, 100);
+    desk_gap(desk); /* that change is looked at, and passed over */
+    idle(&w);
+    expect_log(&w, "opened accepted2 accepted3 ");
+    assert_int_equal(follow_of(&w)->told, change);
+    away = true;
+    store_reply(&a.id, 0, "r", FINISH_STOP);
+    change++;
+    reply_told(&a.id, &turn_names[0], 0, "r");
+    expect_log(&w, "reply2.0:r ");
+    support_for(fx.loop, 100);
+    away = false;
+    told(&w, "failed3:engine_failed ");
+}
+
+/* A reply comes, and the turn before it was deleted: that settles it, first. */
+static void a_deletion_before_a_reply(void **state)
+{
+    static struct view w;
+    struct answer a, b;
+
+    (void)state;
+    view_init(&w);
+    open_chat(&w, NULL);
+    a = send_text(&w, "one", "x");
+    b = send_text(&w, "two", "y");
+    change += 2;
+    event_elsewhere(&a.id, TURN_EVENT_DELETE, 0, 0);
+    store_reply(&b.id, 0, "r", FINISH_STOP);
+    change++;
+    reply_told(&b.id, &a.id, 0, "r");
+    told(&w, "opened accepted2 accepted3 deleted2 reply3.0:r ");
+    idle(&w);
+    assert_int_equal(follow_of(&w)->told, change);
+}
+
+/* A message that is sent again was accepted and deleted meanwhile: its turn is settled where its sender hears of it. */
+static void a_message_that_was_deleted(void **state)
+{
+    static struct view w;
+    struct answer a;
+
+    (void)state;
+    view_init(&w);
+    open_chat(&w, NULL);
+    a = send_text(&w, "one", "x");
+    event_elsewhere(&a.id, TURN_EVENT_DELETE, 0, 0);
+    desk_gap(desk);
+    expect_log(&w, "opened accepted2 deleted2 ");
+    (void)send_text(&w, "one", "x");
+    expect_log(&w, "accepted2 deleted2 ");
+}
+
+/* What is behind the first page of a chat that is opened is listed with the next one, and does not come before: it would come twice. */
+static void more_than_a_page(void **state)
+{
+    static struct view w;
+    struct uuid ids[72], one;
+    struct envelope work;
+    struct answer a;
+
+    (void)state;
+    view_init(&w);
+    for (size_t i = 0; i < 70; i++) {
+        accept(&fx, "m", &work);
+        ids[i] = work.turn;
+        store_reply(&work.turn, 0, "r", FINISH_STOP);
+        change += 2;
+    }
+    a = open_chat(&w, &ids[9]);
+    assert_true(a.more);
+    assert_int_equal(a.turns, 50);
+    for (size_t i = 70; i < 72; i++) {
+        accept(&fx, "m", &work);
+        ids[i] = work.turn;
+        store_reply(&work.turn, 0, "r", FINISH_STOP);
+        change += 2;
+        reply_told(&ids[i], &ids[i - 1], 0, "r");
+    }
+    desk_gap(desk);
+    edit_elsewhere(&ids[20], "e", 1); /* one that was listed */
+    one = send_text(&w, "one", "x").id;
+    change++;
+    support_for(fx.loop, 300);
+    expect_log(&w, "opened accepted51 ");
+    a = open_chat(&w, &ids[59]);
+    assert_false(a.more);
+    assert_int_equal(a.turns, 13);
+    told(&w, "opened changed11:e/1/0 ");
+    idle(&w);
+    store_reply(&one, 0, "r", FINISH_STOP);
+    change++;
+    reply_told(&one, &ids[71], 0, "r");
+    expect_log(&w, "reply51.0:r ");
+    (void)a_turn(&w, "two", &one);
+    expect_log(&w, "accepted64 reply64.0:r ");
+}
+
+/* A client that does not ask for the rest is told of it after a while. */
+static void a_page_that_is_not_asked_for(void **state)
+{
+    static struct view w;
+    struct uuid ids[52];
+    struct envelope work;
+
+    (void)state;
+    view_init(&w);
+    for (size_t i = 0; i < 52; i++) {
+        accept(&fx, "m", &work);
+        ids[i] = work.turn;
+        store_reply(&work.turn, 0, "r", FINISH_STOP);
+        change += 2;
+    }
+    event_elsewhere(&ids[51], TURN_EVENT_REGENERATE, 1, 0);
+    store_reply(&ids[51], 1, "s", FINISH_STOP);
+    change++;
+    assert_true(open_chat(&w, &ids[0]).more);
+    support_for(fx.loop, 300);
+    expect_log(&w, "opened ");
+    follow_of(&w)->page_ms -= PAGE_WAIT_MS;
+    told(&w, "turn51:m reply51.0:r changed51:m/2/1 ");
+}
+
 /* A client that was away for more changes than are told with `opened`: they come after it, all of them. */
 static void many_since(void **state)
 {
@@ -398,6 +609,13 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_history_that_is_away, setup_spied, teardown),
         cmocka_unit_test_setup_teardown(a_key_that_is_away, setup_spied, teardown),
         cmocka_unit_test_setup_teardown(many_since, setup_spied, teardown),
+        cmocka_unit_test_setup_teardown(a_refresh_that_fails, setup_spied, teardown),
+        cmocka_unit_test_setup_teardown(a_regeneration_of_a_turn_that_is_unknown, setup_spied, teardown),
+        cmocka_unit_test_setup_teardown(an_early_error_that_is_not_read, setup_spied, teardown),
+        cmocka_unit_test_setup_teardown(a_deletion_before_a_reply, setup_spied, teardown),
+        cmocka_unit_test_setup_teardown(a_message_that_was_deleted, setup_spied, teardown),
+        cmocka_unit_test_setup_teardown(more_than_a_page, setup_spied, teardown),
+        cmocka_unit_test_setup_teardown(a_page_that_is_not_asked_for, setup_spied, teardown),
     };
 
     log_set_level(LOG_ERROR);
