@@ -84,7 +84,8 @@ void change_done(struct change *ch)
     } else if (ch->kind == CHANGE_DELETE) {
         if (ch->running)
             tell_worker(ch, ch->work.variant);
-        desk_follow_deleted(d, ch->base.chat, &ch->turn, ch->change, v);
+        /* Who heard that there is no such turn was not told that it is deleted. */
+        desk_follow_deleted(d, ch->base.chat, &ch->turn, ch->change, ch->gone ? NULL : v);
         desk_media_turn_deleted(d, &ch->base.chat->user, &ch->base.chat->id, &ch->message);
     } else if (ch->told) {
         desk_refresh(d, ch->base.chat, &ch->turn, v, ch->change);

@@ -495,6 +495,25 @@ static void a_message_that_was_deleted(void **state)
     expect_log(&w, "accepted2 deleted2 ");
 }
 
+/* Who asks to delete a turn that somebody else deleted, and is answered that there is none, is told of that as ever. */
+static void a_deletion_that_came_too_late(void **state)
+{
+    static struct view w;
+    struct answer a, t;
+
+    (void)state;
+    view_init(&w);
+    open_chat(&w, NULL);
+    t = send_text(&w, "one", "x");
+    change++;
+    event_elsewhere(&t.id, TURN_EVENT_DELETE, 0, 0);
+    CHANGE(desk_delete(desk, &w.v, &t.id, on_ok, &a));
+    assert_string_equal(a.code, "not_found");
+    told(&w, "opened accepted2 deleted2 ");
+    idle(&w);
+    assert_int_equal(follow_of(&w)->told, change);
+}
+
 /* What is behind the first page of a chat that is opened is listed with the next one, and does not come before: it would come twice. */
 static void more_than_a_page(void **state)
 {
@@ -614,6 +633,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_early_error_that_is_not_read, setup_spied, teardown),
         cmocka_unit_test_setup_teardown(a_deletion_before_a_reply, setup_spied, teardown),
         cmocka_unit_test_setup_teardown(a_message_that_was_deleted, setup_spied, teardown),
+        cmocka_unit_test_setup_teardown(a_deletion_that_came_too_late, setup_spied, teardown),
         cmocka_unit_test_setup_teardown(more_than_a_page, setup_spied, teardown),
         cmocka_unit_test_setup_teardown(a_page_that_is_not_asked_for, setup_spied, teardown),
     };
