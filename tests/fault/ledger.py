@@ -117,6 +117,12 @@ class Ledger:
         return [c for c in self.changes if c.turn == turn and c.kind in kinds]
 
 
+def is_repeat(change, changes):
+    """A regeneration that was done already when this one was asked for, by a device that did not know of it: it is answered, and nothing changes."""
+    return change.kind == "regenerate" and any(
+        c.kind == "regenerate" and c.turn == change.turn and c.value == change.value and c.done and c.answered < change.asked for c in changes)
+
+
 # ---- what the history may list at the end
 
 def texts_allowed(changes, first, before=None):
@@ -148,7 +154,7 @@ def check_turn(l, turn, text, entry, found):
         found["lost"].append((l.chat, turn, "another reply: %r" % (variants[0],)))
     if now["text"] not in texts_allowed(edits, text):
         found["wrong"].append((l.chat, turn, "its text is %r, not one of %r" % (now["text"], texts_allowed(edits, text))))
-    asked = l.of(turn, "regenerate")
+    asked = [c for c in l.of(turn, "regenerate") if not is_repeat(c, l.changes)]
     for c in asked:
         heard = {"%s heard: %s" % (l.name, t) for t in texts_allowed(edits, text, c.asked)}
         if c.value not in variants:
@@ -158,8 +164,9 @@ def check_turn(l, turn, text, entry, found):
             found["wrong"].append((l.chat, turn, "variant %d is %r" % (c.value, variants[c.value])))
     for v in sorted(set(variants) - {0} - {c.value for c in asked}):
         found["doubled"].append((l.chat, turn, "variant %d was never asked for" % v))
-    if now["chosen"] not in chosen_allowed(l.of(turn, "choose", "regenerate")):
-        found["wrong"].append((l.chat, turn, "variant %r is chosen, not one of %r" % (now["chosen"], chosen_allowed(l.of(turn, "choose", "regenerate")))))
+    chosen = chosen_allowed([c for c in l.of(turn, "choose", "regenerate") if not is_repeat(c, l.changes)])
+    if now["chosen"] not in chosen:
+        found["wrong"].append((l.chat, turn, "variant %r is chosen, not one of %r" % (now["chosen"], chosen)))
 
 
 # ---- what the devices were told
@@ -201,7 +208,7 @@ def check_told(l, found):
     for change in l.changes:
         if change.answer not in ("", "ok") and not l.of(change.turn, "delete"):
             found["wrong"].append((l.chat, change.turn, "%s was refused: %s" % (change.kind, change.answer)))
-        if change.done:
+        if change.done and not is_repeat(change, l.changes):
             for device in untold(l, change):
                 found["untold"].append((l.chat, change.turn, "device %d was not told of: %s %r" % (device, change.kind, change.value)))
     deleted, turns, newest = set(), set(), {}

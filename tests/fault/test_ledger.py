@@ -61,6 +61,15 @@ def counts(l):
     return {sort: len(found) for sort, found in check([l]).items() if found}
 
 
+
+def a_repeated_regeneration_changes_nothing():
+    l = good()
+    asked(l, 0, "regenerate", "t1", 1)  # a device that did not know of it yet
+    assert counts(l) == counts(good()), counts(l)
+    l = good()
+    asked(l, 0, "regenerate", "t2", 1)
+    assert counts(l) != counts(good()), counts(l)  # the first one is looked for
+
 def nothing_is_found_in_a_good_one():
     assert counts(good()) == {}, check([good()])
 
@@ -189,5 +198,5 @@ def a_view_follows_frames_and_reconnections():
 
 
 run([nothing_is_found_in_a_good_one, each_sort_is_found, what_was_not_answered_may_be_done_or_not, a_variant_comes_by_its_reply_or_on_a_later_connection,
-     a_later_state_tells_an_earlier_change,
+     a_later_state_tells_an_earlier_change, a_repeated_regeneration_changes_nothing,
      a_view_follows_frames_and_reconnections])
