@@ -42,6 +42,7 @@ struct fixture {
     struct queue_consumer *watches[16];
     size_t watches_n;
     struct history_accepted accepted;
+    uint64_t appended; /* the change of the row that append() wrote last */
 };
 
 FIXTURE static struct uuid fresh_uuid(void)
@@ -317,6 +318,7 @@ FIXTURE static void accept(struct fixture *f, const char *text, struct envelope 
 struct wait_append {
     struct wait w;
     bool mine;
+    uint64_t change;
 };
 
 FIXTURE static void on_fixture_appended(void *ctx, enum tr_rc rc, bool mine, uint64_t change,
@@ -324,8 +326,9 @@ FIXTURE static void on_fixture_appended(void *ctx, enum tr_rc rc, bool mine, uin
 {
     struct wait_append *a = ctx;
 
-    (void)change, (void)standing;
+    (void)standing;
     a->mine = mine;
+    a->change = change;
     wait_called(&a->w, rc, err);
 }
 
@@ -336,6 +339,7 @@ FIXTURE static void append(struct fixture *f, const struct turn_row *row)
 
     assert_int_equal(wait_end(&a.w, h->ops->append(h, row, 1, on_fixture_appended, &a, &a.w.op, &a.w.err)), TR_OK);
     assert_true(a.mine);
+    f->appended = a.change;
 }
 
 FIXTURE static void append_event(struct fixture *f, const struct uuid *turn, enum turn_event event, int32_t variant,

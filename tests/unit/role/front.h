@@ -273,7 +273,7 @@ FIXTURE static struct answer send_text(struct view *w, const char *id, const cha
     return a;
 }
 
-/* What inference stores; the change of the row. */
+/* What inference stores. */
 FIXTURE static void store_reply(const struct uuid *turn, int32_t variant, const char *text, enum finish finish)
 {
     struct buf sealed = {0};
@@ -310,6 +310,7 @@ FIXTURE static void tell(struct envelope *env, const char *text)
     buf_release(&sealed);
 }
 
+/* Of the row that was stored last. */
 FIXTURE static void tell_reply(const struct uuid *turn, const struct uuid *predecessor, int32_t variant,
                                const char *text)
 {
@@ -320,7 +321,7 @@ FIXTURE static void tell_reply(const struct uuid *turn, const struct uuid *prede
                            .variant = variant,
                            .finish = FINISH_STOP,
                            .attempt = 7,
-                           .change = 1000000};
+                           .change = fx.appended};
 
     tell(&env, text);
     support_for(fx.loop, 20);

@@ -86,7 +86,7 @@ static void accepted_then_answered(void **state)
 static void on_eager(void *ctx, const struct queue_incoming *msg)
 {
     const struct fixture *f = &fx;
-    struct envelope env, reply = {.kind = ENVELOPE_REPLY, .finish = FINISH_STOP, .change = 1000000};
+    struct envelope env, reply = {.kind = ENVELOPE_REPLY, .finish = FINISH_STOP};
     struct seal_bind bind;
     struct buf sealed = {0}, body = {0};
     struct queue_message out = {.queue = "gateway.test1", .transient = true};

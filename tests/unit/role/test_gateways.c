@@ -244,12 +244,12 @@ static void reply(const struct uuid *turn, const char *text)
                            .turn = *turn,
                            .finish = FINISH_STOP,
                            .attempt = 7,
-                           .created_ms = wall_ms(),
-                           .change = 1000000};
+                           .created_ms = wall_ms()};
     struct buf sealed = {0};
 
     if (!uuid_eq(turn, &turn_names[0])) /* the greeting has one */
         store_reply(turn, 0, text, FINISH_STOP);
+    env.change = fx.appended;
     assert_int_equal(seal_data(&fx.key, &bind, text, strlen(text), &sealed), TR_OK);
     env.predecessor = turn_names[0];
     env.sealed = (struct slice){sealed.data, sealed.len};
