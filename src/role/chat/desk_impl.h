@@ -297,6 +297,11 @@ void desk_follow_turn(struct desk *d, struct desk_follow *f, const struct desk_t
                       const struct uuid *predecessor, uint64_t change, bool own);
 /* A turn is settled: a reply that waited for that is read. */
 void desk_follow_settled(struct desk *d, struct desk_follow *f);
+/*
+ * The text so far of everything that runs and that the follower knows, or of turns before `before` alone (NULL: all), as a delta from
+ * offset 0: while it was busy, or not there, it was not passed on.
+ */
+void desk_follow_texts(struct desk *d, struct desk_follow *f, const struct uuid *before);
 /* Let a follower that was busy go on with what was held back for it; texts: with the running texts so far first. */
 void desk_follow_resume(struct desk *d, struct desk_follow *f, bool texts);
 void desk_send_reply(struct desk *d, struct desk_follow *f, const struct desk_reply *reply, const char *code);

@@ -281,14 +281,13 @@ static bool is_alive(const struct chat *c, const struct desk_follow *f)
     return at != NULL;
 }
 
-/* The text so far of everything that runs: what came meanwhile was not passed on. */
-static void follow_texts(struct desk *d, struct desk_follow *f)
+void desk_follow_texts(struct desk *d, struct desk_follow *f, const struct uuid *before)
 {
     struct chat *c = f->chat;
     const struct running *r = c->work != NULL ? c->work->running : NULL;
 
     for (; r != NULL; r = c->work != NULL ? r->next : NULL) {
-        if (r->text.len == 0 || uuid_cmp(&r->turn, &f->seen) > 0)
+        if (r->text.len == 0 || uuid_cmp(&r->turn, &f->seen) > 0 || (before != NULL && uuid_cmp(&r->turn, before) >= 0))
             continue;
         d->events.delta(f->viewer, &c->id, &r->turn, r->variant, r->attempt, 0, (const char *)r->text.data,
                         r->text.len);
@@ -306,7 +305,7 @@ void desk_follow_resume(struct desk *d, struct desk_follow *f, bool texts)
     c->refs++;
     f->held = NULL;
     if (texts)
-        follow_texts(d, f);
+        desk_follow_texts(d, f, NULL);
     while (held != NULL && (h = desk_held_take(held)) != NULL) {
         const struct arrival a = {
             .env = &h->env, .text = (const char *)h->bytes, .len = h->len, .caught_up = h->caught_up};

@@ -160,6 +160,9 @@ static void open_finish(struct opening *o)
     o->is_new = false;
     o->done(o->ctx, NULL, &opened);
     send_changes(o);
+    /* What runs in turns that are not listed, a regeneration of an old one: its deltas will go on from here. */
+    if (o->base.follow != NULL)
+        desk_follow_texts(d, o->base.follow, o->page.n > 0 ? &o->page.turns[0].turn : NULL);
     f = o->base.follow;
     o->base.follow = NULL;
     if (f != NULL) {

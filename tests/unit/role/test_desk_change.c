@@ -58,6 +58,34 @@ static void regenerating(void **state)
     desk_viewer_release(desk, &other.v);
 }
 
+/* A regeneration of a turn that a client holds already runs while it comes back: `opened` does not list it, so its text so far is told. */
+static void a_regeneration_while_opening(void **state)
+{
+    static struct view w, other;
+    struct answer t, a = {.view = &other};
+    struct desk_open_request req = {.has_since = true};
+
+    (void)state;
+    view_init(&w);
+    view_init(&other);
+    open_chat(&w, NULL);
+    t = send_text(&w, "one", "x");
+    reply_to(&t.id, &fx.head, "one");
+    CHANGE(desk_regenerate(desk, &w.v, &t.id, 1, on_ok, &a));
+    tell_delta(&t.id, 1, 1, 0, "tw");
+    expect_log(&w, "opened accepted2 reply2.0:one ok delta2.1@1+0:tw ");
+    req.chat = fx.chat;
+    req.after = t.id;
+    req.since = 1000; /* it knows all that changed */
+    a = (struct answer){.view = &other};
+    assert_true(desk_open(desk, &other.v, &req, on_opened, &a));
+    answered(&a);
+    tell_delta(&t.id, 1, 1, 2, "o");
+    expect_log(&other, "opened delta2.1@1+0:tw delta2.1@1+2:o ");
+    desk_viewer_release(desk, &w.v);
+    desk_viewer_release(desk, &other.v);
+}
+
 static void changing(void **state)
 {
     static struct view w, other;
@@ -544,6 +572,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(regenerating, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_regeneration_while_opening, setup, teardown),
         cmocka_unit_test_setup_teardown(changing, setup, teardown),
         cmocka_unit_test_setup_teardown(told_before_answered, setup, teardown),
         cmocka_unit_test_setup_teardown(what_it_heard_of, setup_flaky, teardown),
