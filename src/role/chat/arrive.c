@@ -308,12 +308,6 @@ static enum tr_rc open_text(const struct seal_key *key, const struct envelope *e
     return seal_open(key, &bind, e->sealed.data, e->sealed.len, out, err);
 }
 
-static void follow_catchup(struct desk *d, struct desk_follow *f, void *arg)
-{
-    (void)arg;
-    desk_mend(d, f);
-}
-
 static void take_sealed(struct desk *d, struct chat *c, const struct envelope *env)
 {
     const bool bare =
@@ -330,7 +324,7 @@ static void take_sealed(struct desk *d, struct chat *c, const struct envelope *e
     if (open_text(key, env, &text, &err) != TR_OK) {
         desk_damaged(d, &env->chat, &env->turn, &err);
         if (env->kind == ENVELOPE_REPLY)
-            desk_follow_each(d, c, follow_catchup, NULL); /* the history has it too */
+            desk_mend_all(d, c); /* the history has it too */
     } else {
         a.text = (const char *)text.data;
         a.len = text.len;

@@ -191,7 +191,7 @@ static void on_key(void *ctx, enum tr_rc rc, const struct seal_key *key, const s
         return;
     }
     if (rc == TR_NOT_FOUND && r->chat != NULL && !r->lives)
-        desk_keyless(r->d, r->chat);
+        desk_mend_all(r->d, r->chat);
     desk_request_broke(r, "key", rc, err);
 }
 

@@ -329,8 +329,8 @@ void desk_gap(struct desk *d);
 void desk_mend(struct desk *d, struct desk_follow *f);
 /* `opened` said that there is more, and the client asks for it now: what is behind it is not told before, it would come twice. */
 bool desk_awaits_page(const struct desk *d, const struct desk_follow *f);
-/* The chat has no key: it is deleted, as far as anybody can say but the history.  Its followers are read: that tells. */
-void desk_keyless(struct desk *d, struct chat *c);
+/* All followers of the chat are behind, and read: after a gap, or where it has no key and only the history can say whether it is gone. */
+void desk_mend_all(struct desk *d, struct chat *c);
 /* It was to be read, and could not be: later. */
 void desk_unread(struct desk *d, struct desk_follow *f);
 void desk_not_behind(struct desk *d, struct desk_follow *f);

@@ -6,7 +6,7 @@
  *   a record that was lost   a renewal found none: the same for that chat
  *   a hole (desk_hole)       a change was told and one before it was not, and did not come by itself: whoever wrote it was killed
  *                            before it told of it, or the notifier was
- *   a key that is gone       desk_keyless(): its chat was deleted, and nobody came to tell
+ *   a key that is gone       desk_mend_all(): its chat was deleted, and nobody came to tell
  *   what could not be read   desk_unread()
  *
  * A follower that is `behind` is read (catchup.c) as soon as nothing else is under way for it, and its client is not about to ask for
@@ -66,7 +66,7 @@ static void follow_mend(struct desk *d, struct desk_follow *f, void *arg)
     desk_mend(d, f);
 }
 
-void desk_keyless(struct desk *d, struct chat *c)
+void desk_mend_all(struct desk *d, struct chat *c)
 {
     desk_follow_each(d, c, follow_mend, NULL);
 }
@@ -81,12 +81,6 @@ static void follow_if_behind(struct desk *d, struct desk_follow *f, void *arg)
 static void chat_if_behind(struct desk *d, struct chat *c)
 {
     desk_follow_each(d, c, follow_if_behind, NULL);
-}
-
-/* Read what its followers lack. */
-static void chat_read_again(struct desk *d, struct chat *c)
-{
-    desk_follow_each(d, c, follow_mend, NULL);
 }
 
 /* ---- a hole */
@@ -148,7 +142,7 @@ static void on_put(void *ctx, enum tr_rc rc, const struct tr_err *err)
     if (desk_request_over(&r->base))
         return;
     if (!r->renews || rc == TR_NOT_FOUND)
-        chat_read_again(r->base.d, r->base.chat);
+        desk_mend_all(r->base.d, r->base.chat);
     desk_request_end(&r->base);
 }
 
@@ -167,7 +161,7 @@ static void record_step(struct desk_request *base)
         return;
     base->op = NULL;
     if (!r->renews)
-        chat_read_again(base->d, base->chat);
+        desk_mend_all(base->d, base->chat);
     desk_request_end(base);
 }
 
@@ -178,7 +172,7 @@ static void record_put(struct desk *d, struct chat *c, bool renews)
 
     if (r == NULL) {
         if (!renews)
-            chat_read_again(d, c);
+            desk_mend_all(d, c);
         return; /* the next round puts it, before its TTL ends */
     }
     r->renews = renews;
@@ -207,7 +201,7 @@ static void chat_mend(struct desk *d, struct chat *c)
         return;
     record_put(d, c, false);
     if (d->registry_failed) /* it would not answer in time */
-        chat_read_again(d, c);
+        desk_mend_all(d, c);
 }
 
 void desk_mend_step(struct desk *d)
